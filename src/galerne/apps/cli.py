@@ -1,0 +1,87 @@
+"""The `galerne` command: finds the module of the subcommand that is asked for, runs it, and answers mistakes in one line.
+
+Subcommands are imported by name only when used: `galerne keys list` need not load an engine, and `galerne train` may need
+an extra that is not installed.
+"""
+
+import importlib
+import sys
+from typing import Any, cast
+
+import click
+import typer
+from pydantic import ValidationError
+from typer.core import TyperGroup
+
+from galerne import __version__
+from galerne.kernel import GalerneError
+
+COMMANDS = {
+    "serve": "Serve everything in one place: API, engines, database.",
+    "models": "List, show, add, remove and verify models.",
+    "keys": "Create, list and revoke API keys.",
+    "usage": "Show what was consumed.",
+    "journal": "Verify or export the record of what happened.",
+    "train": "Train a model from a recipe.",
+    "engine": "Run one engine process.",
+}
+_EXTRAS = {"train": "train"}
+
+
+class _LazyGroup(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"galerne.apps.commands.{cmd_name}")
+        command = typer.main.get_command(cast(typer.Typer, module.app))
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+app = typer.Typer(cls=_LazyGroup, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"galerne {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Galerne: the AI infrastructure that an organisation owns."""
+
+
+def main() -> None:
+    """Run the command line; exit 0 when done, 1 when refused or failed, with a line that says why, 2 on wrong usage."""
+    try:
+        app()
+    except GalerneError as error:
+        _fail(error.message)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(["galerne", *map(str, first["loc"])]).upper()
+        _fail(f"{name}: {first['msg']}")
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(next(iter(sys.argv[1:]), ""))
+        if extra is None or (error.name or "").startswith("galerne"):
+            raise
+        _fail(f"This command needs {error.name}: install the extra with `pip install 'galerne[{extra}]'`.")
+
+
+def _fail(message: str) -> None:
+    click.echo(f"galerne: {message}", err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""`galerne models`: what the catalogue holds, and how another server's model joins it."""
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from galerne.apps.commands.opened import AsJson, DataFolder, in_transaction
+from galerne.governance import SYSTEM
+from galerne.kernel import BadRequest, Settings, SystemClock
+from galerne.models import (
+    ExternalModel,
+    Model,
+    ModelKind,
+    add_external,
+    embedded_models,
+    find_model,
+    list_models,
+    publish_embedded,
+    remove_model,
+    verify_weights,
+)
+
+app = typer.Typer(help="List, show, add, remove and verify models.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_(data: DataFolder = None, as_json: AsJson = False) -> None:
+    """List the models that can be asked for."""
+    models = in_transaction(data, _catalogue)
+    if as_json:
+        typer.echo(json.dumps([_fields(model) for model in models]))
+        return
+    table = Table("name", "kind", "version", "runs on", "zone", "licence", box=None)
+    for model in models:
+        table.add_row(model.id, model.kind, model.version, model.url or model.engine, model.zone, model.licence)
+    Console().print(table)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Id or alias.")], data: DataFolder = None, as_json: AsJson = False
+) -> None:
+    """Show one model."""
+
+    async def work(session: AsyncSession) -> Model:
+        await _catalogue(session)
+        return await find_model(session, name)
+
+    fields = _fields(in_transaction(data, work))
+    if as_json:
+        typer.echo(json.dumps(fields))
+        return
+    for field, value in fields.items():
+        typer.echo(f"{field:16} {', '.join(map(str, value)) if isinstance(value, list) else value}")  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # values of a JSON object
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="The name that callers will use.")],
+    url: Annotated[str, typer.Option(help="Address of the server, such as http://gpu1:8000/v1.")],
+    engine: Annotated[
+        str, typer.Option(help="How it is spoken to; 'openai' is any OpenAI-compatible server.")
+    ] = "openai",
+    upstream_model: Annotated[str | None, typer.Option(help="What that server calls the model. Default: NAME.")] = None,
+    kind: Annotated[ModelKind, typer.Option(help="What it is for.")] = "chat",
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable of the server that holds its key.")
+    ] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="File that holds its key.")] = None,
+    context_length: Annotated[int | None, typer.Option(help="Tokens of prompt and answer together.")] = None,
+    zone: Annotated[str, typer.Option(help="Where it stands: eu, fr, on-prem …")] = "on-prem",
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "unknown",
+    data: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register a model that another server runs (vLLM, SGLang, Ollama, llama.cpp, TGI …)."""
+    if engine != "openai":
+        raise BadRequest(f"--engine {engine}: only 'openai' can be added; embedded models come with the installation.")
+    external = ExternalModel(
+        name=name,
+        url=url,
+        upstream_model=upstream_model,
+        kind=kind,
+        api_key_env=api_key_env,
+        api_key_file=None if api_key_file is None else str(api_key_file.expanduser().resolve()),
+        context_length=context_length,
+        zone=zone,
+        licence=licence,
+    )
+
+    async def work(session: AsyncSession) -> Model:
+        return await add_external(session, SYSTEM, external, SystemClock())
+
+    model = in_transaction(data, work)
+    typer.echo(json.dumps(_fields(model)) if as_json else f"added {model.id}: {model.upstream_model} at {model.url}")
+
+
+@app.command()
+def remove(name: Annotated[str, typer.Argument(help="Its name.")], data: DataFolder = None) -> None:
+    """Take another server's model out of the catalogue."""
+
+    async def work(session: AsyncSession) -> Model:
+        return await remove_model(session, SYSTEM, name, SystemClock())
+
+    typer.echo(f"removed {in_transaction(data, work).id}")
+
+
+@app.command()
+def verify(as_json: AsJson = False) -> None:
+    """Check the shipped weights against their manifests; exit 1 if a file is missing or changed."""
+    checks = [
+        {"model": each.model.id, "file": check.name, "problem": check.problem}
+        for each in embedded_models("")
+        if (each.folder / "manifest.json").exists()
+        for check in verify_weights(each.folder)
+    ]
+    if as_json:
+        typer.echo(json.dumps(checks))
+    else:
+        for check in checks:
+            typer.echo(f"{check['model']}/{check['file']}: {check['problem'] or 'ok'}")
+    if any(check["problem"] for check in checks):
+        raise typer.Exit(1)
+
+
+async def _catalogue(session: AsyncSession) -> list[Model]:
+    # The embedded models are published at each start; doing it here too shows them before the first one.
+    settings = Settings()
+    await publish_embedded(session, [each.model for each in embedded_models(settings.zone)], SystemClock())
+    return await list_models(session)
+
+
+def _fields(model: Model) -> dict[str, object]:
+    return {name: _plain(value) for name, value in asdict(model).items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, (tuple, frozenset)):
+        return sorted(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # of names
+    return value

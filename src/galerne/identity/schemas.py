@@ -1,0 +1,69 @@
+"""Wire types of the API keys' administration: input refuses unknown fields, output has no defaults."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from galerne.governance import Permission
+from galerne.identity.keys import Dialect, NewKey
+from galerne.identity.tables import ApiKey
+
+
+class KeyIn(BaseModel):
+    """An API key to make."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    scopes: list[Permission] | None = None
+    workspace_id: str | None = None
+    expires_at: AwareDatetime | None = None
+    strict: bool = False
+    dialect: Dialect | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+    def new_key(self) -> NewKey:
+        """The same, as identity takes it."""
+        scopes = None if self.scopes is None else frozenset(self.scopes)
+        return NewKey(**{**self.model_dump(exclude={"scopes"}), "scopes": scopes})
+
+
+class KeyOut(BaseModel):
+    """An API key as a list shows it: never the secret."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    object: Literal["api_key"]
+    id: str
+    name: str
+    prefix: str
+    scopes: list[str]
+    workspace_id: str | None
+    strict: bool
+    dialect: str | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class CreatedKeyOut(KeyOut):
+    """A key just made; `key` is the secret, shown this once."""
+
+    key: str
+
+
+class KeyList(BaseModel):
+    """A page of API keys."""
+
+    object: Literal["list"]
+    data: list[KeyOut]
+
+
+def key_fields(row: ApiKey) -> dict[str, object]:
+    """The fields of `KeyOut` from a stored key."""
+    names = (name for name in KeyOut.model_fields if name != "object")
+    return {"object": "api_key", **{name: getattr(row, name) for name in names}}

@@ -1,0 +1,234 @@
+"""Use cases of identity: the first start, making, listing, revoking and resolving API keys. None of them commits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from galerne.governance import ROLE_PERMISSIONS, Actor, ActorKind, Permission, Role
+from galerne.identity.keys import (
+    Dialect,
+    KeyGrant,
+    NewKey,
+    check_new_key,
+    fingerprint,
+    generate_secret,
+    visible_prefix,
+)
+from galerne.identity.tables import ApiKey, Organisation, User, Workspace
+from galerne.journal import Entry, append
+from galerne.kernel import BadRequest, Clock, Forbidden, Ids, NotFound, Unauthenticated
+
+_LEAST_ADMIN_KEY_LENGTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedKey:
+    """A key just made: the row that stays, and the secret that is shown this once."""
+
+    row: ApiKey
+    secret: str
+
+
+async def bootstrap(session: AsyncSession, ids: Ids, clock: Clock, admin_key: str | None) -> str | None:
+    """Make the first organisation, workspace, administrator and key; the key's secret comes back, once.
+
+    None comes back when an organisation exists already: nothing is changed then. `admin_key`, if given, becomes the
+    key; raises `BadRequest` if it is too short to be one.
+    """
+    if (await session.execute(select(Organisation.id).limit(1))).first() is not None:
+        return None
+    secret = generate_secret() if admin_key is None else _checked_admin_key(admin_key)
+    now = clock.now()
+    organisation = Organisation(id=ids.new(), name="default", created_at=now)
+    workspace = Workspace(id=ids.new(), organisation_id=organisation.id, name="default", created_at=now)
+    user = User(
+        id=ids.new(),
+        organisation_id=organisation.id,
+        name="administrator",
+        role=Role.ORGANIZATION_ADMIN,
+        created_at=now,
+    )
+    session.add(organisation)
+    await session.flush()
+    session.add_all([workspace, user])
+    await session.flush()
+    actor = _user_actor(user)
+    await _store_key(session, _Owner(actor, user.id), NewKey(name="first administrator"), secret, ids.new(), now)
+    await append(
+        session, [Entry(action="installation.created", actor=actor, resource="installation", outcome="done", at=now)]
+    )
+    return secret
+
+
+async def find_installation_admin(session: AsyncSession) -> Actor:
+    """The first administrator of the first organisation: as whom the operator acts at the command line.
+
+    Raises `NotFound` before the first start.
+    """
+    user = await session.scalar(
+        select(User).where(User.role == Role.ORGANIZATION_ADMIN).order_by(User.created_at, User.id).limit(1)
+    )
+    if user is None:
+        raise NotFound("This data folder has no administrator yet; run `galerne serve` once to set it up.")
+    return _user_actor(user)
+
+
+async def create_key(session: AsyncSession, actor: Actor, new: NewKey, ids: Ids, clock: Clock) -> CreatedKey:
+    """A new API key for `actor`'s organisation, with the secret that is never to be had again.
+
+    Its scopes may not go beyond what `actor` may do itself (`Forbidden`). Other mistakes are `BadRequest` or, for a
+    workspace that is not the organisation's, `NotFound`.
+    """
+    now = clock.now()
+    check_new_key(new, now)
+    beyond = (new.scopes or frozenset()) - actor.permissions
+    if beyond:
+        raise Forbidden(f"You cannot grant what you do not hold: {', '.join(sorted(beyond))}.", param="scopes")
+    await _check_workspace(session, actor, new.workspace_id)
+    owner = _Owner(actor, await _owning_user(session, actor))
+    secret = generate_secret()
+    row = await _store_key(session, owner, new, secret, ids.new(), now)
+    await append(session, [_key_entry("api_key.created", actor, row.id, now)])
+    return CreatedKey(row, secret)
+
+
+async def list_keys(session: AsyncSession, actor: Actor, *, limit: int = 100, offset: int = 0) -> Sequence[ApiKey]:
+    """The organisation's API keys, newest first, revoked ones included; of one workspace for an actor bound to it."""
+    query = select(ApiKey).where(ApiKey.organisation_id == actor.organisation_id)
+    if actor.workspace_id is not None:
+        query = query.where(ApiKey.workspace_id == actor.workspace_id)
+    query = query.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(limit).offset(offset)
+    return (await session.scalars(query)).all()
+
+
+async def revoke_key(session: AsyncSession, actor: Actor, key_id: str, clock: Clock) -> ApiKey:
+    """The key, revoked: gateways stop taking it within `GALERNE_KEY_STALENESS_S`. Revoking twice changes nothing.
+
+    `key_id` may also be the visible prefix if that names exactly one key. Raises `NotFound` for any other
+    organisation's key.
+    """
+    row = await _find_key(session, actor, key_id)
+    if row.revoked_at is None:
+        row.revoked_at = clock.now()
+        await append(session, [_key_entry("api_key.revoked", actor, row.id, row.revoked_at)])
+    return row
+
+
+async def resolve_key(session: AsyncSession, presented: str, now: datetime) -> KeyGrant:
+    """What the presented key grants at `now`; raises `Unauthenticated` (401) for an unknown, revoked or expired one."""
+    found = (
+        await session.execute(
+            select(ApiKey, User.role)
+            .join(User, User.id == ApiKey.user_id)
+            .where(ApiKey.sha256 == fingerprint(presented))
+        )
+    ).one_or_none()
+    if found is None:
+        raise Unauthenticated("This API key is not known here. Check it, or ask an administrator for a new one.")
+    row, role = found
+    if row.revoked_at is not None:
+        raise Unauthenticated(
+            "This API key has been revoked. Ask an administrator for a new one.", code="revoked_api_key"
+        )
+    if row.expires_at is not None and row.expires_at <= now:
+        raise Unauthenticated("This API key has expired. Ask an administrator for a new one.", code="expired_api_key")
+    return _grant(row, Role(role))
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    actor: Actor
+    user_id: str
+
+
+def _checked_admin_key(secret: str) -> str:
+    if len(secret) < _LEAST_ADMIN_KEY_LENGTH or not secret.isascii() or any(c.isspace() for c in secret):
+        raise BadRequest(
+            f"GALERNE_ADMIN_KEY must be at least {_LEAST_ADMIN_KEY_LENGTH} ASCII characters without spaces; "
+            "a long random one is wise."
+        )
+    return secret
+
+
+def _user_actor(user: User) -> Actor:
+    return Actor(ActorKind.USER, user.id, user.organisation_id, None, ROLE_PERMISSIONS[Role(user.role)])
+
+
+def _grant(row: ApiKey, role: Role) -> KeyGrant:
+    permissions = frozenset(Permission(scope) for scope in row.scopes) & ROLE_PERMISSIONS[role]
+    return KeyGrant(
+        key_id=row.id,
+        prefix=row.prefix,
+        actor=Actor(ActorKind.API_KEY, row.id, row.organisation_id, row.workspace_id, permissions),
+        strict=row.strict,
+        dialect=cast(Dialect | None, row.dialect),
+        requests_per_minute=row.requests_per_minute,
+        tokens_per_minute=row.tokens_per_minute,
+        expires_at=row.expires_at,
+    )
+
+
+async def _store_key(
+    session: AsyncSession, owner: _Owner, new: NewKey, secret: str, key_id: str, now: datetime
+) -> ApiKey:
+    row = ApiKey(
+        id=key_id,
+        organisation_id=owner.actor.organisation_id,
+        workspace_id=new.workspace_id or owner.actor.workspace_id,
+        user_id=owner.user_id,
+        name=new.name.strip(),
+        prefix=visible_prefix(secret),
+        sha256=fingerprint(secret),
+        scopes=sorted(owner.actor.permissions if new.scopes is None else new.scopes),
+        strict=new.strict,
+        dialect=new.dialect,
+        requests_per_minute=new.requests_per_minute,
+        tokens_per_minute=new.tokens_per_minute,
+        created_at=now,
+        expires_at=new.expires_at,
+        revoked_at=None,
+    )
+    session.add(row)
+    await session.flush()
+    return row
+
+
+async def _check_workspace(session: AsyncSession, actor: Actor, workspace_id: str | None) -> None:
+    if workspace_id is None:
+        return
+    known = await session.scalar(
+        select(Workspace.id).where(Workspace.id == workspace_id, Workspace.organisation_id == actor.organisation_id)
+    )
+    if known is None or actor.workspace_id not in (None, workspace_id):
+        raise NotFound(f"There is no workspace '{workspace_id}' here.", param="workspace_id")
+
+
+async def _owning_user(session: AsyncSession, actor: Actor) -> str:
+    if actor.kind is ActorKind.USER:
+        return actor.id
+    owner = await session.scalar(select(ApiKey.user_id).where(ApiKey.id == actor.id))
+    if owner is None:
+        raise NotFound("The key that asks for this no longer exists.")
+    return owner
+
+
+async def _find_key(session: AsyncSession, actor: Actor, key_id: str) -> ApiKey:
+    query = select(ApiKey).where(
+        ApiKey.organisation_id == actor.organisation_id, (ApiKey.id == key_id) | (ApiKey.prefix == key_id)
+    )
+    if actor.workspace_id is not None:
+        query = query.where(ApiKey.workspace_id == actor.workspace_id)
+    rows = (await session.scalars(query.limit(2))).all()
+    if not rows:
+        raise NotFound(f"There is no API key '{key_id}' here; `galerne keys list` shows what there is.", param="key_id")
+    if len(rows) > 1:
+        raise BadRequest(f"More than one key begins with '{key_id}'; give the key's id.", param="key_id")
+    return rows[0]
+
+
+def _key_entry(action: str, actor: Actor, key_id: str, at: datetime) -> Entry:
+    return Entry(action=action, actor=actor, resource=f"api_key:{key_id}", outcome="done", at=at)

@@ -1,0 +1,70 @@
+"""Tables of identity. A key's secret is not among them: only its SHA-256."""
+
+from datetime import datetime
+
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from galerne.kernel import Table, UtcTime
+
+
+class Organisation(Table):
+    """Whom everything belongs to; nothing is ever shared between two of them."""
+
+    __tablename__ = "organisations"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class Workspace(Table):
+    """A part of an organisation: a team, a project, a customer."""
+
+    __tablename__ = "workspaces"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"), index=True)
+    name: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class User(Table):
+    """A person, in one organisation, with one role there."""
+
+    __tablename__ = "users"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"), index=True)
+    name: Mapped[str] = mapped_column(String(200))
+    role: Mapped[str] = mapped_column(String(40))
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class ApiKey(Table):
+    """An API key: its hash, its terms, and when it ends."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"))
+    workspace_id: Mapped[str | None] = mapped_column(ForeignKey("workspaces.id"))
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    name: Mapped[str] = mapped_column(String(100))
+    prefix: Mapped[str] = mapped_column(String(12))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    strict: Mapped[bool]
+    dialect: Mapped[str | None] = mapped_column(String(10))
+    requests_per_minute: Mapped[int | None]
+    tokens_per_minute: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcTime)
+
+    __table_args__ = (
+        Index("ix_api_keys_organisation_id_created_at", "organisation_id", "created_at"),
+        CheckConstraint("requests_per_minute IS NULL OR requests_per_minute > 0", name="requests_positive"),
+        CheckConstraint("tokens_per_minute IS NULL OR tokens_per_minute > 0", name="tokens_positive"),
+        CheckConstraint("dialect IS NULL OR dialect IN ('openai', 'mistral')", name="dialect_known"),
+    )

@@ -1,0 +1,32 @@
+"""Identifiers: sortable by time, unique without asking a database."""
+
+import os
+import secrets
+import threading
+import time
+import uuid
+
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+class Ids:
+    """Makes UUIDv7 ids (RFC 9562 section 5.7) with a 12-bit counter, so that ids of one process sort in the order they were made."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def new(self) -> str:
+        """A new id: 32 hexadecimal digits."""
+        with self._lock:
+            tick = max((time.time_ns() // 1_000_000) << 12, self._last + 1)
+            self._last = tick
+        millis, counter = tick >> 12, tick & 0xFFF
+        random = int.from_bytes(os.urandom(8)) & ((1 << 62) - 1)
+        value = (millis << 80) | (0x7 << 76) | (counter << 64) | (0b10 << 62) | random
+        return uuid.UUID(int=value).hex
+
+
+def token(length: int) -> str:
+    """`length` characters of base 62 from the system's secure generator; 22 characters hold 131 bits."""
+    return "".join(secrets.choice(_BASE62) for _ in range(length))

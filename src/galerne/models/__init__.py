@@ -1,0 +1,23 @@
+"""The catalogue: which models there are, which version each name means, where their weights are and under which licence."""
+
+from galerne.models.catalogue import EngineKind, ExternalModel, Model, ModelKind
+from galerne.models.embedded import EmbeddedModel, embedded_models
+from galerne.models.manifest import Manifest, read_manifest, verify_weights
+from galerne.models.service import add_external, find_model, list_models, publish_embedded, remove_model
+
+__all__ = [
+    "EmbeddedModel",
+    "EngineKind",
+    "ExternalModel",
+    "Manifest",
+    "Model",
+    "ModelKind",
+    "add_external",
+    "embedded_models",
+    "find_model",
+    "list_models",
+    "publish_embedded",
+    "read_manifest",
+    "remove_model",
+    "verify_weights",
+]

@@ -1,4 +1,4 @@
-"""The house's own rules, read off the source: sizes, names, README headings, private tables, reasons for suppressions."""
+"""The house's own rules, read off the source: sizes, names, README headings, private tables, reasons."""
 
 import ast
 import re

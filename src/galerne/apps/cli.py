@@ -1,7 +1,7 @@
-"""The `galerne` command: finds the module of the subcommand that is asked for, runs it, and answers mistakes in one line.
+"""The `galerne` command: finds the module of the subcommand, runs it, and answers mistakes in one line.
 
-Subcommands are imported by name only when used: `galerne keys list` need not load an engine, and `galerne train` may need
-an extra that is not installed.
+Subcommands are imported by name only when used: `galerne keys list` need not load an engine, and `galerne train` may
+need an extra that is not installed.
 """
 
 import importlib

@@ -69,7 +69,7 @@ class Database:
             yield session
 
     async def migrate(self) -> None:
-        """Bring the schema to the newest version; safe to call from several processes at once and when nothing is to be done."""
+        """Bring the schema to the newest version; harmless when it is there, or when several processes try at once."""
         if self.is_sqlite and self.url.database not in (None, ":memory:"):
             Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(_upgrade, self.url.render_as_string(hide_password=False))
@@ -80,7 +80,7 @@ class Database:
 
 
 def configure_sqlite(connection: Any, _record: Any) -> None:
-    # The driver must not begin transactions by itself: _begin_immediate does, so that two writers queue instead of deadlocking.
+    # The driver must not begin transactions by itself: _begin_immediate does, so that writers queue, not deadlock.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):

@@ -1,4 +1,4 @@
-"""The two kinds of going wrong: what may happen is a typed error that a person can act on, what must be true is an invariant."""
+"""Two ways of going wrong: what may happen is a typed error that a person can act on, what must hold an invariant."""
 
 
 class GalerneError(Exception):

@@ -10,7 +10,7 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 class Ids:
-    """Makes UUIDv7 ids (RFC 9562 section 5.7) with a 12-bit counter, so that ids of one process sort in the order they were made."""
+    """Makes UUIDv7 ids (RFC 9562 section 5.7); a 12-bit counter sorts those of one process as they were made."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -68,7 +68,7 @@ class Settings(BaseSettings):
 def read_secret(variable: str | None, file: str | None) -> str | None:
     """The secret in the environment variable or file named, read now so that a rotated one is noticed.
 
-    None when neither is named. Raises `Unavailable` when the place named holds nothing; the message names the place only.
+    None when neither is named. Raises `Unavailable` when that place holds nothing; the message names only the place.
     """
     if variable is not None:
         value = os.environ.get(variable, "")

@@ -1,6 +1,6 @@
-"""How a control-plane route gets its transaction: one request, one transaction, committed when the handler has returned.
+"""How a control-plane route gets its transaction: one a request, committed when the handler has returned.
 
-Nothing here knows a business word; the data plane does not use it, since no session may stay open while an answer streams.
+The data plane does not use it: no session may stay open while an answer streams.
 """
 
 from collections.abc import AsyncGenerator

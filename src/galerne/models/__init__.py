@@ -1,4 +1,4 @@
-"""The catalogue: which models there are, which version each name means, where their weights are and under which licence."""
+"""The catalogue: which models there are, which version a name means, where their weights lie, under which licence."""
 
 from galerne.models.catalogue import EngineKind, ExternalModel, Model, ModelKind
 from galerne.models.embedded import EmbeddedModel, embedded_models

@@ -66,7 +66,7 @@ def check_external(model: ExternalModel) -> None:
     """Raise `BadRequest` naming the field if `model` cannot be registered."""
     if not _NAME.fullmatch(model.name):
         raise BadRequest(
-            f"'{model.name}' is no model name: letters, digits and . _ : / - only, 100 at most, the first a letter or digit.",
+            f"'{model.name}' is no model name: up to 100 of A-Z a-z 0-9 . _ : / - and a letter or digit first.",
             param="name",
         )
     address = urlsplit(model.url)
@@ -88,6 +88,6 @@ def check_external(model: ExternalModel) -> None:
 
 
 def base_url(url: str) -> str:
-    """`url` as the gateway needs it: without a trailing slash and ending in `/v1`, as OpenAI-compatible servers serve it."""
+    """`url` as the gateway needs it: no trailing slash, ending in `/v1` as OpenAI-compatible servers serve it."""
     trimmed = url.rstrip("/")
     return trimmed if re.search(r"/v\d+$", trimmed) else f"{trimmed}/v1"

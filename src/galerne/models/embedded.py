@@ -1,4 +1,4 @@
-"""The models that every installation brings along: `brise` for chat, `minilm` for embeddings, and where their weights lie."""
+"""The models that come with every installation, and where their weights lie: `brise` (chat), `minilm` (embeddings)."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime

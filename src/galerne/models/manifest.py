@@ -1,4 +1,4 @@
-"""A weights folder's manifest: which version it is, what it holds, and whether the files are still those that were signed off."""
+"""A weights folder's manifest: which version it is, what it holds, and whether the files are still the same."""
 
 import hashlib
 from dataclasses import dataclass

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,7 +33,7 @@ async def find_model(session: AsyncSession, name: str) -> Model:
     by_name = {alias: model for model in models for alias in model.aliases} | {model.id: model for model in models}
     if name not in by_name:
         raise NotFound(
-            f"The model '{name[:100]}' does not exist here or you have no access to it. GET /v1/models lists what there is.",
+            f"The model '{name[:100]}' does not exist, or not for you. GET /v1/models lists what there is.",
             code="model_not_found",
             param="model",
         )
@@ -85,7 +86,7 @@ async def add_external(session: AsyncSession, actor: Actor, external: ExternalMo
 
 
 async def remove_model(session: AsyncSession, actor: Actor, name: str, clock: Clock) -> Model:
-    """Take another server's model out of the catalogue; what it was used for stays recorded. `NotFound` if it is not there."""
+    """Take another server's model out of the catalogue; its records stay. `NotFound` if it is not there."""
     model = await find_model(session, name)
     if model.engine != "openai":
         raise BadRequest(f"'{model.id}' is embedded in this installation and cannot be removed.", param="name")
@@ -95,13 +96,17 @@ async def remove_model(session: AsyncSession, actor: Actor, name: str, clock: Cl
 
 
 def _model(row: CatalogueRow) -> Model:
-    values = {field.name: getattr(row, field.name) for field in fields(Model)}
-    return Model(**{**values, "aliases": tuple(row.aliases), "capabilities": frozenset(row.capabilities)})
+    values: dict[str, Any] = {field.name: getattr(row, field.name) for field in fields(Model)}
+    values["aliases"] = tuple(row.aliases)
+    values["capabilities"] = frozenset(row.capabilities)
+    return Model(**values)
 
 
 def _row(model: Model) -> CatalogueRow:
-    values = {field.name: getattr(model, field.name) for field in fields(Model)}
-    return CatalogueRow(**{**values, "aliases": list(model.aliases), "capabilities": sorted(model.capabilities)})
+    values: dict[str, Any] = {field.name: getattr(model, field.name) for field in fields(Model)}
+    values["aliases"] = list(model.aliases)
+    values["capabilities"] = sorted(model.capabilities)
+    return CatalogueRow(**values)
 
 
 def _entry(action: str, actor: Actor, model: Model, clock: Clock) -> Entry:

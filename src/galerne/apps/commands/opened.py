@@ -22,11 +22,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 def in_transaction(data: Path | None, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
     """What `work` returns, run in one transaction on the database of the data folder; works beside a running server."""
-    return asyncio.run(_run(Settings().with_data(data), work))  # pyright: ignore[reportCallIssue]  # fields come from the environment
+    return asyncio.run(_run(Settings().with_data(data), work))
 
 
 def as_operator(data: Path | None, work: Callable[[AsyncSession, Actor], Awaitable[T]]) -> T:
-    """Like `in_transaction`, with the installation's first administrator as the actor; `NotFound` before the first start."""
+    """Like `in_transaction`, acting as the first administrator; `NotFound` before the first start."""
 
     async def with_operator(session: AsyncSession) -> T:
         return await work(session, await find_installation_admin(session))

@@ -1,0 +1,6 @@
+"""Metering: what each request consumed, counted once. What it costs is billing's business."""
+
+from galerne.metering.events import Outcome, Totals, UsageEvent
+from galerne.metering.service import UsageFilter, UsagePage, record, usage
+
+__all__ = ["Outcome", "Totals", "UsageEvent", "UsageFilter", "UsagePage", "record", "usage"]

@@ -1,0 +1,91 @@
+"""What one request consumed, and what a set of such events adds up to. Pure: no prices, no database."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from galerne.kernel import Conflict, invariant
+
+Outcome = Literal["completed", "cancelled", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageEvent:
+    """What one request consumed. `id` is our own request id, 32 hexadecimal digits; an upstream's id is never trusted.
+
+    Token classes are disjoint: `input_tokens` were computed, `cached_tokens` found in a prefix cache, and the prompt is
+    their sum. `estimated`: we counted because the engine did not. `partial`: the answer ended early.
+    Times are milliseconds; `ttft_ms` is None when no token came.
+    """
+
+    id: str
+    organisation_id: str
+    workspace_id: str | None
+    key_id: str
+    model: str
+    model_version: str
+    endpoint: str
+    dialect: str
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    estimated: bool
+    streamed: bool
+    partial: bool
+    outcome: Outcome
+    finish_reason: str | None
+    status: int
+    started_at: datetime
+    queue_ms: float
+    ttft_ms: float | None
+    total_ms: float
+
+    def __post_init__(self) -> None:
+        # Checked here too, not only by the database: one bad event would undo a whole batch of other people's.
+        invariant(min(self.input_tokens, self.cached_tokens, self.output_tokens) >= 0, "a token count is negative")
+        invariant(min(self.queue_ms, self.ttft_ms or 0, self.total_ms) >= 0, "a duration is negative")
+        invariant(self.started_at.tzinfo is not None, "a time without a zone cannot be metered")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Sums over events: how many requests, and tokens of each class."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """All tokens, computed, cached and generated."""
+        return self.input_tokens + self.cached_tokens + self.output_tokens
+
+
+def add(totals: Iterable[Totals]) -> Totals:
+    """The sum of sums."""
+    parts = list(totals)
+    return Totals(
+        requests=sum(part.requests for part in parts),
+        input_tokens=sum(part.input_tokens for part in parts),
+        cached_tokens=sum(part.cached_tokens for part in parts),
+        output_tokens=sum(part.output_tokens for part in parts),
+    )
+
+
+def distinct(events: Sequence[UsageEvent]) -> dict[str, UsageEvent]:
+    """The events by id, in the order of ids; `Conflict` when two of one id differ."""
+    found: dict[str, UsageEvent] = {}
+    for event in events:
+        refuse_other_content(found.setdefault(event.id, event), event)
+    # One order for all writers: two batches that share ids then wait for each other instead of deadlocking.
+    return dict(sorted(found.items()))
+
+
+def refuse_other_content(recorded: UsageEvent, offered: UsageEvent) -> None:
+    """Return if both say the same, else raise `Conflict`: what was counted once is never counted differently."""
+    if recorded != offered:
+        raise Conflict(
+            f"The usage of request {offered.id} is already recorded with other content.", code="usage_conflict"
+        )

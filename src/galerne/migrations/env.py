@@ -1,12 +1,12 @@
-"""How Alembic reaches the database: async drivers, one transaction for all pending revisions, one upgrader at a time."""
+"""How Alembic reaches the database: one transaction for all pending revisions, one upgrader at a time."""
 
 import asyncio
 
 from alembic import context
-from sqlalchemy import Connection, event, pool, text
+from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from galerne.kernel.database import Table, configure_sqlite
+from galerne.kernel.database import Table, make_durable
 
 _LOCK = 7_105_377  # any number that no other use of advisory locks in this database takes
 
@@ -21,8 +21,7 @@ def _migrate(connection: Connection) -> None:
 async def _run() -> None:
     engine = create_async_engine(context.config.attributes["url"], poolclass=pool.NullPool)
     if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", configure_sqlite)
-        event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        make_durable(engine)
     async with engine.begin() as connection:
         await connection.run_sync(_migrate)
     await engine.dispose()

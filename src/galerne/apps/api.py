@@ -1,0 +1,214 @@
+"""The control plane as an application: routes, who may call them, what a refusal looks like, documentation.
+
+The inference routes are not here: `asgi` sends them to the gateway before FastAPI sees them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import structlog
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from galerne import __version__, identity, metering
+from galerne.apps.routes import journal as journal_routes
+from galerne.engines import Supervisor
+from galerne.gateway import Gateway, error_body, openapi_schema
+from galerne.gateway import router as models_router
+from galerne.governance import RequiredPermission
+from galerne.kernel import BadRequest, Clock, Database, GalerneError, Ids, Settings, get_logger, invariant
+
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
+"""Paths that need no key: they say nothing of any tenant."""
+_OPEN_PREFIX = "/static-offline-docs/"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The running parts that the application is made of."""
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    ids: Ids
+    supervisor: Supervisor
+    gateway: Gateway
+    registry: CollectorRegistry
+
+
+def create_app(installation: Installation) -> ASGIApp:
+    """The whole HTTP surface: inference routes to the gateway, everything else to the control plane."""
+    control = _Authenticated(_control_plane(installation), installation)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and installation.gateway.handles(scope["path"]):
+            await installation.gateway(scope, receive, send)
+        else:
+            await control(scope, receive, send)
+
+    return app
+
+
+def _control_plane(installation: Installation) -> FastAPI:
+    app = FastAPIOffline(
+        title="Galerne",
+        version=__version__,
+        description="Models in OpenAI's and Mistral's dialects, and their administration.",
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    app.state.database = installation.database
+    app.state.clock = installation.clock
+    app.state.ids = installation.ids
+    app.state.gateway = installation.gateway
+    for router in (models_router, identity.router, metering.router, journal_routes.router):
+        app.include_router(router)
+    app.include_router(_health_routes(installation))
+    app.add_exception_handler(GalerneError, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_fields)
+    app.add_exception_handler(HTTPException, _refuse_http)
+    app.add_exception_handler(SQLAlchemyError, _refuse_database)
+    app.openapi = lambda: _openapi(app)
+    _check_permissions(app)
+    return app
+
+
+def _health_routes(installation: Installation) -> APIRouter:
+    router = APIRouter(tags=["Health"])
+
+    @router.get("/healthz")
+    async def alive() -> dict[str, str]:
+        """Whether this process runs."""
+        return {"status": "ok"}
+
+    @router.get("/readyz")
+    async def ready() -> Response:
+        """Whether requests can be answered: the database, and each engine of this installation."""
+        parts = {"database": await _database_problem(installation.database)}
+        parts |= {
+            f"engine {each.name}": None if each.ready else str(each.state)
+            for each in installation.supervisor.replicas()
+        }
+        broken = any(parts.values())
+        body = {
+            "status": "not ready" if broken else "ready",
+            "parts": {name: state or "ready" for name, state in parts.items()},
+        }
+        return JSONResponse(body, 503 if broken else 200, {"retry-after": "1"} if broken else None)
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        """Figures for Prometheus; no tenant, key or text is named in them."""
+        return Response(generate_latest(installation.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/", include_in_schema=False)
+    async def front_door() -> Response:
+        return RedirectResponse("/docs")
+
+    return router
+
+
+async def _database_problem(database: Database) -> str | None:
+    try:
+        async with database.reading() as session:
+            await session.execute(text("SELECT 1"))
+    except (SQLAlchemyError, OSError) as error:
+        return f"unreachable ({type(error).__name__})"
+    return None
+
+
+class _Authenticated:
+    """Resolves the key of every request that needs one, and gives each answer its request id."""
+
+    def __init__(self, app: ASGIApp, installation: Installation) -> None:
+        self._app = app
+        self._gateway = installation.gateway
+        self._ids = installation.ids
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = self._ids.new()
+        stamped = [(b"x-request-id", request_id.encode()), (b"mistral-correlation-id", request_id.encode())]
+
+        async def send_stamped(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *stamped]}
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                if not _is_open(scope["path"]):
+                    grant = await self._gateway.authenticate(dict(scope["headers"]))
+                    scope.setdefault("state", {})["actor"] = grant.actor
+                await self._app(scope, receive, send_stamped)
+            except GalerneError as error:
+                await _answer(error)(scope, receive, send_stamped)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(_OPEN_PREFIX)
+
+
+def _answer(error: GalerneError) -> Response:
+    headers = {} if error.retry_after_s is None else {"retry-after": str(max(1, round(error.retry_after_s)))}
+    return Response(error_body(error, "openai"), error.status, headers, "application/json")
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    return _answer(cast(GalerneError, error))
+
+
+async def _refuse_fields(_request: Request, error: Exception) -> Response:
+    # The value is left out: it may be what somebody wrote, or a key in the wrong place.
+    first = cast(Mapping[str, Any], cast(RequestValidationError, error).errors()[0])
+    where = ".".join(str(step) for step in first["loc"][1:]) or "body"
+    return _answer(BadRequest(f"{where}: {first['msg']}", code="invalid_value", param=where))
+
+
+async def _refuse_http(_request: Request, error: Exception) -> Response:
+    http = cast(HTTPException, error)
+    refusal = GalerneError(str(http.detail), code="not_found" if http.status_code == 404 else "http_error")
+    refusal.status = http.status_code
+    return _answer(refusal)
+
+
+async def _refuse_database(_request: Request, error: Exception) -> Response:
+    get_logger("api").error("database failed", kind=type(error).__name__)
+    refusal = GalerneError(
+        "The database cannot answer at the moment; try again.", code="database_unavailable", retry_after_s=1
+    )
+    refusal.status = 503
+    return _answer(refusal)
+
+
+def _check_permissions(app: FastAPI) -> None:
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.path not in OPEN_PATHS:
+            declared = any(isinstance(each.call, RequiredPermission) for each in route.dependant.dependencies)
+            invariant(declared, f"{route.path} declares no permission")
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        inference = openapi_schema()
+        schema["paths"] = {**inference["paths"], **schema["paths"]}
+        components = schema.setdefault("components", {})
+        components.setdefault("schemas", {}).update(inference["components"]["schemas"])
+        components["securitySchemes"] = {"ApiKey": {"type": "http", "scheme": "bearer", "description": "An API key."}}
+        schema["security"] = [{"ApiKey": []}]
+        app.openapi_schema = schema
+    return app.openapi_schema

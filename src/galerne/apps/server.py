@@ -1,0 +1,151 @@
+"""One server: opens the database, starts the engines, listens, says how to try it, and ends in good order."""
+
+import asyncio
+import fcntl
+import os
+import socket
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import uvicorn
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from galerne.apps.api import Installation, create_app
+from galerne.apps.wiring import InstallationReplicas, engine_specs
+from galerne.engines import Supervisor
+from galerne.gateway import Gateway
+from galerne.identity import bootstrap
+from galerne.kernel import Conflict, Database, Ids, Settings, SystemClock, get_logger
+from galerne.models import embedded_models, publish_embedded
+
+_ENGINE_START_S = 120
+_GRACE_S = 20
+
+
+async def serve_forever(settings: Settings, host: str, port: int, echo: Callable[[str], None]) -> None:
+    """Serve until a signal says stop; `echo` gets the lines for the person who started it.
+
+    Raises `Conflict` when the port or the data folder is taken by another process.
+    """
+    _make_private(settings.data)
+    with (
+        _only_server_of(settings.data),
+        _bound(host, port) as listening,
+        tempfile.TemporaryDirectory(prefix="galerne-") as run,
+    ):
+        async with _opened(settings, Path(run)) as (installation, new_admin_key):
+            config = uvicorn.Config(
+                create_app(installation),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+            server = uvicorn.Server(config)
+            address = f"http://{_shown(host)}:{listening.getsockname()[1]}"
+            announcement = asyncio.create_task(_announce(installation, address, new_admin_key, echo))
+            try:
+                await server.serve(sockets=[listening])
+            finally:
+                announcement.cancel()
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, run: Path) -> AsyncGenerator[tuple[Installation, str | None]]:
+    clock, ids = SystemClock(), Ids()
+    database = Database(settings.resolved_database_url)
+    embedded = embedded_models(settings.zone)
+    supervisor = Supervisor(clock)
+    try:
+        new_admin_key = await _prepare(database, settings, ids)
+        registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        replicas = InstallationReplicas(settings, supervisor)
+        gateway = Gateway(
+            database=database, settings=settings, clock=clock, ids=ids, replicas=replicas, registry=registry
+        )
+        await supervisor.start(engine_specs(settings, embedded, run))
+        await gateway.start()
+        try:
+            yield Installation(settings, database, clock, ids, supervisor, gateway, registry), new_admin_key
+        finally:
+            await gateway.stop()
+    finally:
+        await supervisor.stop()
+        await database.close()
+
+
+async def _prepare(database: Database, settings: Settings, ids: Ids) -> str | None:
+    await database.migrate()
+    chosen = None if settings.admin_key is None else settings.admin_key.get_secret_value()
+    async with database.transaction() as session:
+        new_admin_key = await bootstrap(session, ids, SystemClock(), chosen)
+        await publish_embedded(session, [each.model for each in embedded_models(settings.zone)], SystemClock())
+    return new_admin_key
+
+
+async def _announce(
+    installation: Installation, address: str, new_admin_key: str | None, echo: Callable[[str], None]
+) -> None:
+    echo(f"Galerne listens on {address} (documentation at /docs); its data is in {installation.settings.data}.")
+    if new_admin_key is not None and installation.settings.admin_key is None:
+        echo(f"Administrator's API key, shown this once:\n\n    {new_admin_key}\n")
+    for engine in installation.supervisor.replicas():
+        if not await installation.supervisor.wait_ready(engine.name, _ENGINE_START_S):
+            failed = installation.supervisor.replica(engine.name)
+            get_logger("serve").error("engine not ready", engine=engine.name, last_error=failed.last_error)
+            echo(
+                f"The engine of {engine.name} has not started: {failed.last_error or 'no answer yet'}. Galerne keeps trying."
+            )
+    echo(_try_it(address, new_admin_key or "$GALERNE_API_KEY"))
+
+
+def _try_it(address: str, key: str) -> str:
+    return (
+        "Ready. Try it:\n\n"
+        f"    curl {address}/v1/chat/completions -H 'Authorization: Bearer {key}' \\\n"
+        '      -d \'{"model": "brise", "messages": [{"role": "user", "content": "Who are you?"}]}\'\n'
+    )
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+
+
+@contextmanager
+def _only_server_of(data: Path) -> Generator[None]:
+    descriptor = os.open(data / "serve.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Conflict(
+                f"Another `galerne serve` already uses {data}. Stop it first, or name another folder with --data."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _bound(host: str, port: int) -> Generator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            raise Conflict(
+                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port with --port."
+            ) from None
+        listening.listen(2048)
+        yield listening
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

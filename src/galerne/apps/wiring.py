@@ -1,0 +1,90 @@
+"""Which part of the house is handed to which: engines and addresses become the gateway's replicas.
+
+This is the only module that may know all domains at once.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from galerne import governance, identity, journal, metering, models
+from galerne.engines import EngineSpec, Supervisor
+from galerne.gateway import Replica
+from galerne.kernel import GalerneError, Settings, read_secret
+from galerne.models import EmbeddedModel, Model
+
+DOMAINS = (governance, identity, journal, metering, models)
+"""Every domain with tables: importing them is what makes `Table.metadata` complete."""
+
+
+class InstallationReplicas:
+    """The replicas of this installation: its own engines, and the servers that the catalogue names."""
+
+    def __init__(self, settings: Settings, supervisor: Supervisor) -> None:
+        self._settings = settings
+        self._supervisor = supervisor
+
+    def of(self, model: Model) -> Sequence[Replica]:
+        """The replicas that serve `model`; one that cannot be used says why in `last_error`."""
+        return [self._embedded(model) if model.url is None else self._external(model, model.url)]
+
+    def _embedded(self, model: Model) -> Replica:
+        engine = self._supervisor.replica(model.id)
+        return Replica(
+            id=model.id,
+            base_url="http://engine/v1",
+            socket=engine.socket,
+            api_key=None,
+            ready=engine.ready,
+            zone=model.zone,
+            last_error=engine.last_error,
+        )
+
+    def _external(self, model: Model, url: str) -> Replica:
+        problem, api_key = None, None
+        if self._settings.offline and not is_inside(url):
+            problem = "GALERNE_OFFLINE is set and this address is outside"
+        else:
+            try:
+                api_key = read_secret(model.api_key_env, model.api_key_file)
+            except GalerneError as error:
+                problem = error.message
+        return Replica(
+            id=model.id,
+            base_url=url,
+            socket=None,
+            api_key=api_key,
+            ready=problem is None,
+            zone=model.zone,
+            last_error=problem,
+        )
+
+
+def is_inside(url: str) -> bool:
+    """Whether an address is this machine or a private network (RFC 1918, RFC 4193), asking no name server."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_private
+
+
+def engine_specs(settings: Settings, embedded: Sequence[EmbeddedModel], run: Path) -> list[EngineSpec]:
+    """One engine for each embedded model, with its socket in the folder `run`."""
+    return [
+        EngineSpec(
+            name=each.model.id,
+            model_dir=each.folder,
+            socket=run / f"{each.model.id}.sock",
+            embeddings=each.model.kind == "embedding",
+            parallel=settings.engine_parallel,
+            context=each.model.context_length,
+            threads=settings.engine_threads or None,
+            cache=settings.data / "cache",
+        )
+        for each in embedded
+    ]

@@ -1,0 +1,58 @@
+from datetime import datetime
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Dialect, text
+from sqlalchemy.exc import DBAPIError
+
+from galerne import identity, journal, metering, models
+from galerne.kernel import Database, Table, UtcTime
+
+TABLES_COME_FROM = (identity, journal, metering, models)
+
+
+def difference(connection: Connection) -> list[object]:
+    return list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
+
+
+async def test_migrations_build_exactly_the_tables_that_the_code_declares(database: Database) -> None:
+    async with database.transaction() as session:
+        connection = await session.connection()
+        assert await connection.run_sync(difference) == []
+
+
+async def test_migrating_again_changes_nothing(database: Database) -> None:
+    await database.migrate()
+    async with database.reading() as session:
+        assert (await session.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == ["0001"]
+
+
+async def test_a_failed_transaction_leaves_nothing_behind(database: Database) -> None:
+    with pytest.raises(RuntimeError, match="stop"):
+        async with database.transaction() as session:
+            await session.execute(text("UPDATE journal_head SET seq = 7"))
+            raise RuntimeError("stop")
+    async with database.reading() as session:
+        assert await session.scalar(text("SELECT seq FROM journal_head")) == 0
+
+
+async def test_a_reading_session_cannot_write(database: Database) -> None:
+    with pytest.raises(DBAPIError, match=r"read-?only"):
+        async with database.reading() as session:
+            await session.execute(text("UPDATE journal_head SET seq = 7"))
+
+
+async def test_an_error_of_the_database_does_not_repeat_the_values(database: Database) -> None:
+    with pytest.raises(DBAPIError) as failure:
+        async with database.transaction() as session:
+            await session.execute(
+                text("INSERT INTO organisations (id, nonsense) VALUES (:id, :x)"), {"id": "a", "x": "SECRET"}
+            )
+    assert "SECRET" not in str(failure.value)
+
+
+def test_a_time_without_a_zone_is_refused_before_it_is_stored() -> None:
+    dialect = Dialect()
+    with pytest.raises(ValueError, match="without a zone"):
+        UtcTime().process_bind_param(datetime(2026, 1, 1), dialect)  # noqa: DTZ001

@@ -1,0 +1,86 @@
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from galerne.kernel import (
+    Ids,
+    InvariantViolated,
+    Settings,
+    Unavailable,
+    configure_logs,
+    get_logger,
+    invariant,
+    read_secret,
+)
+from galerne.kernel.ids import token
+
+
+def test_ids_are_unique_and_sorted_as_they_were_made(ids: Ids) -> None:
+    made = [ids.new() for _ in range(20_000)]
+    assert made == sorted(set(made))
+
+
+def test_ids_are_unique_across_threads(ids: Ids) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: ids.new(), range(8_000)))
+    assert len(set(made)) == 8_000
+
+
+@given(st.integers(1, 64))
+def test_a_token_has_the_length_asked_for_and_only_base_62(length: int) -> None:
+    made = token(length)
+    assert len(made) == length
+    assert made.isalnum()
+    assert made.isascii()
+
+
+def test_an_invariant_that_does_not_hold_raises() -> None:
+    invariant(True, "holds")
+    with pytest.raises(InvariantViolated, match="books"):
+        invariant(False, "books balance")
+
+
+def test_the_database_lies_in_the_data_folder_unless_told_otherwise(tmp_path: Path) -> None:
+    assert Settings(data=tmp_path).resolved_database_url == f"sqlite+aiosqlite:///{tmp_path}/galerne.db"
+    assert Settings(database_url="postgresql+asyncpg://db/x").resolved_database_url == "postgresql+asyncpg://db/x"
+
+
+def test_a_database_that_we_do_not_speak_is_refused_with_what_we_do() -> None:
+    with pytest.raises(ValidationError, match="must start with"):
+        Settings(database_url="mysql://x")
+
+
+def test_the_administrators_key_is_not_shown_by_settings() -> None:
+    assert "hush-hush" not in repr(Settings.model_validate({"admin_key": "hush-hush"}))
+
+
+def test_a_secret_is_read_from_where_it_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPSTREAM_KEY", " from-env \n")
+    (tmp_path / "key").write_text("from-file\n")
+    assert read_secret("UPSTREAM_KEY", None) == "from-env"
+    assert read_secret(None, str(tmp_path / "key")) == "from-file"
+    assert read_secret(None, None) is None
+
+
+def test_a_missing_secret_is_unavailable_and_names_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UPSTREAM_KEY", raising=False)
+    with pytest.raises(Unavailable, match="UPSTREAM_KEY"):
+        read_secret("UPSTREAM_KEY", None)
+    with pytest.raises(Unavailable, match="nowhere"):
+        read_secret(None, str(tmp_path / "nowhere"))
+
+
+def test_logs_are_one_json_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info")
+    get_logger("test").info("served", status=200)
+    logging.getLogger("library").error("trouble")
+    logging.getLogger("library").info("chatter")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line["level"]) for line in lines] == [("served", "info"), ("trouble", "error")]
+    assert lines[0]["status"] == 200

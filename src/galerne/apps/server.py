@@ -5,8 +5,9 @@ import fcntl
 import os
 import socket
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
@@ -18,13 +19,23 @@ from galerne.engines import Supervisor
 from galerne.gateway import Gateway
 from galerne.identity import bootstrap
 from galerne.kernel import Conflict, Database, Ids, Settings, SystemClock, get_logger
-from galerne.models import embedded_models, publish_embedded
+from galerne.models import EmbeddedModel, embedded_models, publish_embedded
 
 _ENGINE_START_S = 120
 _GRACE_S = 20
 
 
-async def serve_forever(settings: Settings, host: str, port: int, echo: Callable[[str], None]) -> None:
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where to listen; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+
+async def serve_forever(
+    settings: Settings, where: Listening, echo: Callable[[str], None], *, with_engines: bool = True
+) -> None:
     """Serve until a signal says stop; `echo` gets the lines for the person who started it.
 
     Raises `Conflict` when the port or the data folder is taken by another process.
@@ -32,10 +43,11 @@ async def serve_forever(settings: Settings, host: str, port: int, echo: Callable
     _make_private(settings.data)
     with (
         _only_server_of(settings.data),
-        _bound(host, port) as listening,
+        _bound(where) as listening,
         tempfile.TemporaryDirectory(prefix="galerne-") as run,
     ):
-        async with _opened(settings, Path(run)) as (installation, new_admin_key):
+        embedded = embedded_models(settings.zone) if with_engines else ()
+        async with _opened(settings, embedded, Path(run)) as (installation, new_admin_key):
             config = uvicorn.Config(
                 create_app(installation),
                 log_config=None,
@@ -45,7 +57,7 @@ async def serve_forever(settings: Settings, host: str, port: int, echo: Callable
                 timeout_graceful_shutdown=_GRACE_S,
             )
             server = uvicorn.Server(config)
-            address = f"http://{_shown(host)}:{listening.getsockname()[1]}"
+            address = f"http://{_shown(where.host)}:{listening.getsockname()[1]}"
             announcement = asyncio.create_task(_announce(installation, address, new_admin_key, echo))
             try:
                 await server.serve(sockets=[listening])
@@ -54,13 +66,14 @@ async def serve_forever(settings: Settings, host: str, port: int, echo: Callable
 
 
 @asynccontextmanager
-async def _opened(settings: Settings, run: Path) -> AsyncGenerator[tuple[Installation, str | None]]:
+async def _opened(
+    settings: Settings, embedded: Sequence[EmbeddedModel], run: Path
+) -> AsyncGenerator[tuple[Installation, str | None]]:
     clock, ids = SystemClock(), Ids()
     database = Database(settings.resolved_database_url)
-    embedded = embedded_models(settings.zone)
     supervisor = Supervisor(clock)
     try:
-        new_admin_key = await _prepare(database, settings, ids)
+        new_admin_key = await _prepare(database, settings, ids, embedded)
         registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
@@ -79,12 +92,12 @@ async def _opened(settings: Settings, run: Path) -> AsyncGenerator[tuple[Install
         await database.close()
 
 
-async def _prepare(database: Database, settings: Settings, ids: Ids) -> str | None:
+async def _prepare(database: Database, settings: Settings, ids: Ids, embedded: Sequence[EmbeddedModel]) -> str | None:
     await database.migrate()
     chosen = None if settings.admin_key is None else settings.admin_key.get_secret_value()
     async with database.transaction() as session:
         new_admin_key = await bootstrap(session, ids, SystemClock(), chosen)
-        await publish_embedded(session, [each.model for each in embedded_models(settings.zone)], SystemClock())
+        await publish_embedded(session, [each.model for each in embedded], SystemClock())
     return new_admin_key
 
 
@@ -97,10 +110,8 @@ async def _announce(
     for engine in installation.supervisor.replicas():
         if not await installation.supervisor.wait_ready(engine.name, _ENGINE_START_S):
             failed = installation.supervisor.replica(engine.name)
-            get_logger("serve").error("engine not ready", engine=engine.name, last_error=failed.last_error)
-            echo(
-                f"The engine of {engine.name} has not started: {failed.last_error or 'no answer yet'}. Galerne keeps trying."
-            )
+            get_logger("serve").error("engine not ready", engine=engine.name, problem=failed.last_error)
+            echo(f"{engine.name} has not started: {failed.last_error or 'no answer yet'}. Galerne keeps trying.")
     echo(_try_it(address, new_admin_key or "$GALERNE_API_KEY"))
 
 
@@ -133,15 +144,15 @@ def _only_server_of(data: Path) -> Generator[None]:
 
 
 @contextmanager
-def _bound(host: str, port: int) -> Generator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _bound(where: Listening) -> Generator[socket.socket]:
+    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind((host, port))
+            listening.bind((where.host, where.port))
         except OSError as error:
             raise Conflict(
-                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port with --port."
+                f"Cannot listen on {where.host}:{where.port}: {error.strerror}. Choose another port with --port."
             ) from None
         listening.listen(2048)
         yield listening

@@ -113,8 +113,8 @@ async def revoke_key(session: AsyncSession, actor: Actor, key_id: str, clock: Cl
     """
     row = await _find_key(session, actor, key_id)
     if row.revoked_at is None:
-        row.revoked_at = clock.now()
-        await append(session, [_key_entry("api_key.revoked", actor, row.id, row.revoked_at)])
+        row.revoked_at = now = clock.now()
+        await append(session, [_key_entry("api_key.revoked", actor, row.id, now)])
     return row
 
 

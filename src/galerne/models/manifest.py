@@ -10,16 +10,21 @@ import msgspec
 from galerne.kernel import BadRequest, NotFound
 
 
+class FileDigest(msgspec.Struct, frozen=True):
+    """What a file must be: its SHA-256 in hexadecimal, and its size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """`manifest.json` beside the weights: `files` maps each file's name to its SHA-256 in hexadecimal."""
+    """`manifest.json` beside the weights, as `galerne train` writes it; what training adds is not read here."""
 
     name: str
     version: str
-    created_at: datetime
     licence: str
-    parameters: int
-    context_length: int
-    files: dict[str, str]
+    created_at: datetime
+    files: dict[str, FileDigest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +46,27 @@ def read_manifest(folder: Path) -> Manifest:
         raise BadRequest(f"{path} is not a manifest: {error}") from None
 
 
+def context_length(folder: Path) -> int:
+    """The tokens that the model in `folder` was made for, prompt and answer together, as its `config.json` says."""
+    path = folder / "config.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Config).max_position_embeddings
+    except (FileNotFoundError, msgspec.MsgspecError) as error:
+        raise BadRequest(f"{path} does not say how long a context the model takes: {error}") from None
+
+
+class _Config(msgspec.Struct):
+    max_position_embeddings: int
+
+
 def verify_weights(folder: Path) -> list[FileCheck]:
     """Each file of the manifest with what is wrong with it, if anything: missing, or changed since it was made."""
     return [FileCheck(name, _problem(folder / name, digest)) for name, digest in read_manifest(folder).files.items()]
 
 
-def _problem(path: Path, digest: str) -> str | None:
+def _problem(path: Path, digest: FileDigest) -> str | None:
     if not path.is_file():
         return "missing"
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    return None if found == digest else f"changed: SHA-256 is {found}, the manifest says {digest}"
+    return None if found == digest.sha256 else f"changed: SHA-256 is {found}, the manifest says {digest.sha256}"

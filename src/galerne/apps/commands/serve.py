@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from galerne.apps.commands.opened import DataFolder
-from galerne.apps.server import serve_forever
+from galerne.apps.server import Listening, serve_forever
 from galerne.kernel import Settings, configure_logs
 
 app = typer.Typer(rich_markup_mode=None)
@@ -14,8 +14,9 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on; anything but loopback is reachable by others.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; others reach any but loopback.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    engines: Annotated[bool, typer.Option(help="Run the embedded models, or serve added ones only.")] = True,
     data: DataFolder = None,
 ) -> None:
     """Serve everything in one place: API, engines, database.
@@ -24,4 +25,4 @@ def serve(
     """
     settings = Settings().with_data(data)
     configure_logs(settings.log_level)
-    asyncio.run(serve_forever(settings, host, port, echo=typer.echo))
+    asyncio.run(serve_forever(settings, Listening(host, port), echo=typer.echo, with_engines=engines))

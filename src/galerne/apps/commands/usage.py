@@ -1,0 +1,100 @@
+"""`galerne usage`: what was consumed on this installation, for its operator."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from galerne.apps.commands.existing import with_existing_database
+from galerne.apps.commands.opened import AsJson, DataFolder
+from galerne.kernel import BadRequest, Database, SystemClock
+from galerne.metering import Totals, UsageFilter, UsagePage, event_fields, totals_fields, usage
+
+app = typer.Typer(rich_markup_mode=None)
+
+_UNITS = {"d": 86_400, "h": 3_600, "m": 60}
+
+
+@app.command()
+def show(
+    since: Annotated[str | None, typer.Option(help="From when: 30d, 12h, 15m, or an ISO time. Default: all.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Latest requests to list.")] = 10,
+    data: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what was consumed: sums, sums by model, and the latest requests."""
+    wanted = UsageFilter(model=model, since=None if since is None else _since(since, SystemClock().now()))
+
+    async def work(database: Database) -> UsagePage:
+        async with database.transaction() as session:
+            return await usage(session, None, wanted, limit)
+
+    page = with_existing_database(data, work)
+    if as_json:
+        typer.echo(json.dumps(_fields(page), default=_plain))
+    else:
+        _print(page)
+
+
+def _since(text: str, now: datetime) -> datetime:
+    if text[-1:] in _UNITS and text[:-1].isdecimal():
+        return now - timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadRequest(
+            f"--since: '{text}' is neither a span such as 30d nor an ISO time such as 2027-01-31T12:00Z."
+        ) from None
+    return when.replace(tzinfo=when.tzinfo or UTC)
+
+
+def _fields(page: UsagePage) -> dict[str, object]:
+    return {
+        "object": "usage",
+        "totals": totals_fields(page.totals),
+        "by_model": [{"model": name, **totals_fields(sums)} for name, sums in page.by_model],
+        "data": [event_fields(event) for event in page.events],
+        "has_more": page.next_after is not None,
+    }
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _print(page: UsagePage) -> None:
+    console = Console()
+    if not page.events:
+        console.print("Nothing was consumed.")
+        return
+    sums = Table("model", *_right("requests", "input", "cached", "output", "total"), box=None)
+    for name, of_model in page.by_model:
+        sums.add_row(name, *_numbers(of_model))
+    if len(page.by_model) > 1:
+        sums.add_row("all", *_numbers(page.totals), style="bold")
+    console.print(sums)
+    console.print()
+    latest = Table(
+        "started (UTC)", "model", "outcome", *_right("input", "cached", "output", "ttft ms", "total ms"), box=None
+    )
+    for event in page.events:
+        tokens = (event.input_tokens, event.cached_tokens, event.output_tokens)
+        ttft = "-" if event.ttft_ms is None else f"{event.ttft_ms:.0f}"
+        started = event.started_at.strftime("%Y-%m-%d %H:%M:%S")
+        latest.add_row(
+            started, event.model, event.outcome, *(f"{count:,}" for count in tokens), ttft, f"{event.total_ms:.0f}"
+        )
+    console.print(latest)
+
+
+def _right(*names: str) -> list[Column]:
+    return [Column(name, justify="right") for name in names]
+
+
+def _numbers(sums: Totals) -> list[str]:
+    counts = (sums.requests, sums.input_tokens, sums.cached_tokens, sums.output_tokens, sums.total_tokens)
+    return [f"{count:,}" for count in counts]

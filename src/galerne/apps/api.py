@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from galerne import __version__, identity, metering
 from galerne.apps.routes import journal as journal_routes
 from galerne.engines import Supervisor
-from galerne.gateway import Gateway, error_body, openapi_schema
+from galerne.gateway import Gateway, KeyCache, error_body, key_reader, openapi_schema, presented_key
 from galerne.gateway import router as models_router
 from galerne.governance import RequiredPermission
 from galerne.kernel import BadRequest, Clock, Database, GalerneError, Ids, Settings, get_logger, invariant
@@ -133,7 +133,8 @@ class _Authenticated:
 
     def __init__(self, app: ASGIApp, installation: Installation) -> None:
         self._app = app
-        self._gateway = installation.gateway
+        read = key_reader(installation.database, installation.clock)
+        self._keys = KeyCache(read, installation.clock, staleness_s=installation.settings.key_staleness_s)
         self._ids = installation.ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -151,7 +152,7 @@ class _Authenticated:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 if not _is_open(scope["path"]):
-                    grant = await self._gateway.authenticate(dict(scope["headers"]))
+                    grant = await self._keys.resolve(presented_key(dict(scope["headers"])))
                     scope.setdefault("state", {})["actor"] = grant.actor
                 await self._app(scope, receive, send_stamped)
             except GalerneError as error:

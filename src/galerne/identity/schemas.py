@@ -1,7 +1,7 @@
 """Wire types of the API keys' administration: input refuses unknown fields, output has no defaults."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
@@ -26,8 +26,9 @@ class KeyIn(BaseModel):
 
     def new_key(self) -> NewKey:
         """The same, as identity takes it."""
-        scopes = None if self.scopes is None else frozenset(self.scopes)
-        return NewKey(**{**self.model_dump(exclude={"scopes"}), "scopes": scopes})
+        fields: dict[str, Any] = dict(self)
+        fields["scopes"] = None if self.scopes is None else frozenset(self.scopes)
+        return NewKey(**fields)
 
 
 class KeyOut(BaseModel):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from galerne.journal.leaf import GENESIS, LOG, Head, decode, extend, hash_leaf, timestamp
+from galerne.journal.leaf import GENESIS, LOG, Head, Outcome, decode, extend, hash_leaf, timestamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,7 @@ class StoredLeaf:
     actor_id: str
     action: str
     resource: str
-    outcome: str
+    outcome: Outcome
     request_id: str | None
     leaf: bytes
     leaf_hash: bytes

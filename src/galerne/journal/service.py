@@ -21,10 +21,11 @@ _NO_HEAD = "the journal has no head row: was the database migrated?"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeafFilter:
-    """Which leaves to read: of these actions and kinds of actor (empty: all), strictly between two sequence numbers."""
+    """Which leaves: actions and kinds of actor (empty: all), a workspace, strictly between two sequence numbers."""
 
     actions: Sequence[str] = ()
     actor_kinds: Sequence[str] = ()
+    workspace_id: str | None = None
     after: int | None = None
     before: int | None = None
     oldest_first: bool = False
@@ -121,6 +122,8 @@ def _filtered(query: Select[Any], chosen: LeafFilter) -> Select[Any]:
         query = query.where(JournalLeaf.action.in_(chosen.actions))
     if chosen.actor_kinds:
         query = query.where(JournalLeaf.actor_kind.in_(chosen.actor_kinds))
+    if chosen.workspace_id is not None:
+        query = query.where(JournalLeaf.workspace_id == chosen.workspace_id)
     if chosen.after is not None:
         query = query.where(JournalLeaf.seq > chosen.after)
     if chosen.before is not None:

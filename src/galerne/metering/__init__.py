@@ -1,6 +1,19 @@
 """Metering: what each request consumed, counted once. What it costs is billing's business."""
 
 from galerne.metering.events import Outcome, Totals, UsageEvent
+from galerne.metering.routes import router
+from galerne.metering.schemas import event_fields, totals_fields
 from galerne.metering.service import UsageFilter, UsagePage, record, usage
 
-__all__ = ["Outcome", "Totals", "UsageEvent", "UsageFilter", "UsagePage", "record", "usage"]
+__all__ = [
+    "Outcome",
+    "Totals",
+    "UsageEvent",
+    "UsageFilter",
+    "UsagePage",
+    "event_fields",
+    "record",
+    "router",
+    "totals_fields",
+    "usage",
+]

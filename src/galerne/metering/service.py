@@ -43,18 +43,20 @@ class UsagePage:
     next_after: str | None
 
 
-async def record(session: AsyncSession, events: Sequence[UsageEvent]) -> None:
-    """Write the events, each once: one that is recorded already with the same content changes nothing.
+async def record(session: AsyncSession, events: Sequence[UsageEvent]) -> frozenset[str]:
+    """Write the events, each once; returns the ids of those that were not there yet.
 
-    One that is recorded with other content raises `Conflict`, and then none of `events` is written.
+    One that is recorded already with the same content changes nothing. One that is recorded with other content raises
+    `Conflict`, and then none of `events` is written.
     """
     offered = distinct(events)
     if not offered:
-        return
+        return frozenset()
     async with session.begin_nested():
         written = await _insert_missing(session, list(offered.values()))
         for recorded in await _by_id(session, [name for name in offered if name not in written]):
             refuse_other_content(recorded, offered[recorded.id])
+    return written
 
 
 async def usage(
@@ -114,11 +116,11 @@ def totals_of(requests: int, input_tokens: int, cached_tokens: int, output_token
     )
 
 
-async def _insert_missing(session: AsyncSession, events: list[UsageEvent]) -> set[str]:
+async def _insert_missing(session: AsyncSession, events: list[UsageEvent]) -> frozenset[str]:
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     # Only the id may clash silently; a row that breaks any other rule is refused.
     statement = dialect.insert(_EVENTS).on_conflict_do_nothing(index_elements=["id"]).returning(_EVENTS.c.id)
-    return set((await session.execute(statement, [asdict(event) for event in events])).scalars())
+    return frozenset((await session.execute(statement, [asdict(event) for event in events])).scalars())
 
 
 async def _by_id(session: AsyncSession, ids: Sequence[str]) -> list[UsageEvent]:

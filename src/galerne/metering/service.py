@@ -21,7 +21,7 @@ _IDS_PER_QUERY = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageFilter:
-    """Which events to count: each field that is not None narrows. `since` is inclusive, `until` exclusive; both aware."""
+    """Which events: each field that is not None narrows. `since` is inclusive, `until` exclusive, both aware."""
 
     workspace_id: str | None = None
     key_id: str | None = None

@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+from sqlalchemy import make_url
+
 from galerne.kernel import Database, NotFound, Settings
 
 T = TypeVar("T")
@@ -15,17 +17,19 @@ def with_existing_database(data: Path | None, work: Callable[[Database], Awaitab
 
     Raises `NotFound` when the data folder has no database.
     """
-    return asyncio.run(_run(Settings().with_data(data), work))
+    url = Settings().with_data(data).resolved_database_url
+    place = make_url(url)
+    if place.get_backend_name() == "sqlite" and not Path(place.database or "").is_file():
+        raise NotFound(
+            f"There is no database at {place.database}. "
+            "Start `galerne serve` once, or name the folder of an installation with --data or GALERNE_DATA."
+        )
+    return asyncio.run(_run(url, work))
 
 
-async def _run(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
-    database = Database(settings.resolved_database_url, pool_size=1)
-    path = Path(database.url.database or "")
+async def _run(url: str, work: Callable[[Database], Awaitable[T]]) -> T:
+    database = Database(url, pool_size=1)
     try:
-        if database.is_sqlite and not path.exists():
-            raise NotFound(
-                f"There is no database at {path}. Start `galerne serve` once, or name the folder with --data or GALERNE_DATA."
-            )
         await database.migrate()
         return await work(database)
     finally:

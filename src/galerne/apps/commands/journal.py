@@ -46,14 +46,14 @@ def export(
         Path | None, typer.Option("--output", "-o", help="File to write. Default: standard output.")
     ] = None,
     data: DataFolder = None,
-    as_json: AsJson = False,  # noqa: ARG001 - the export is JSON lines with and without it, and every command takes it
+    as_json: AsJson = False,  # as on every command; here it changes nothing, since JSON lines are all there is
 ) -> None:
     """Write the journal as JSON lines, oldest first: each leaf as it was hashed, with its hashes."""
 
     async def work(database: Database) -> int:
         if output is None:
             return await _export(database, organisation, sys.stdout.buffer.write)
-        with output.open("wb") as file:  # noqa: ASYNC230 - one command, one task: nothing else waits for this file
+        with output.open("wb") as file:
             return await _export(database, organisation, file.write)
 
     count = with_existing_database(data, work)

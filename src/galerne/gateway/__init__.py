@@ -1,0 +1,24 @@
+"""The data plane: OpenAI's and Mistral's wires, admission, routing, streaming, and settlement of what was used."""
+
+from galerne.gateway.asgi import Gateway
+from galerne.gateway.cards import model_card
+from galerne.gateway.dialect import Dialect, choose_dialect, split_mount
+from galerne.gateway.openapi import openapi_schema
+from galerne.gateway.routes import router
+from galerne.gateway.routing import Replica, Replicas
+from galerne.gateway.wire.errors import error_body, error_headers, error_status
+
+__all__ = [
+    "Dialect",
+    "Gateway",
+    "Replica",
+    "Replicas",
+    "choose_dialect",
+    "error_body",
+    "error_headers",
+    "error_status",
+    "model_card",
+    "openapi_schema",
+    "router",
+    "split_mount",
+]

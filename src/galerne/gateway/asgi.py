@@ -1,0 +1,244 @@
+"""The data plane as one ASGI application: admit, relay, settle, answer; nothing here decides what any of these does."""
+
+import asyncio
+
+from prometheus_client import CollectorRegistry
+
+from galerne.gateway.admission import PATHS, Admission, Admitted, Arrival
+from galerne.gateway.caller import Caller, Receive, Scope, Send
+from galerne.gateway.catalogue import Catalogue, model_reader
+from galerne.gateway.dialect import choose_dialect, split_mount
+from galerne.gateway.exchange import Engines, StreamWriter, context_reached, stream_writer
+from galerne.gateway.keys import KeyCache, key_reader
+from galerne.gateway.limits import Limits, limit_headers
+from galerne.gateway.metrics import GatewayMetrics
+from galerne.gateway.routing import Replicas
+from galerne.gateway.settlement import Settled, Settlements, settlement_writer
+from galerne.gateway.tally import Tally
+from galerne.gateway.upstream import Upstream
+from galerne.gateway.verdict import Verdict, settled, verdict_of
+from galerne.gateway.wire.answer import TokenCount
+from galerne.gateway.wire.errors import error_body, error_headers, error_status
+from galerne.kernel import Clock, Database, GalerneError, Ids, Settings, Unavailable, get_logger, invariant
+
+__all__ = ["Gateway"]
+
+_DRAIN_S = 30.0
+_RETRY_WHEN_FULL_S = 1.0
+_JSON = (b"content-type", b"application/json")
+_STREAM = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # a proxy in front must not hold chunks back
+)
+
+
+class MethodNotAllowed(GalerneError):
+    """The path is known, the method is not."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class Gateway:
+    """Answers the inference paths of both dialects. `start()` before the first request, `stop()` after the last."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        settings: Settings,
+        clock: Clock,
+        ids: Ids,
+        replicas: Replicas,
+        registry: CollectorRegistry,
+    ) -> None:
+        self._clock = clock
+        self._ids = ids
+        self._metrics = GatewayMetrics(registry)
+        self._upstream = Upstream()
+        self._engines = Engines(replicas, self._upstream, settings)
+        self._limits = Limits()
+        keys = KeyCache(key_reader(database, clock), clock, staleness_s=settings.key_staleness_s)
+        catalogue = Catalogue(model_reader(database), clock)
+        self._admission = Admission(keys, catalogue, self._limits, settings, clock)
+        self._settlements = Settlements(settlement_writer(database), clock, observe=self._metrics.committed)
+        self._log = get_logger("gateway")
+        self._working: set[asyncio.Task[bytes | StreamWriter]] = set()
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = False
+
+    def handles(self, path: str) -> bool:
+        """Whether `path` is one of the inference paths, mounted or not."""
+        return path in PATHS or split_mount(path)[1] in PATHS
+
+    async def start(self) -> None:
+        """Begin to take requests."""
+        self._draining = False
+        self._settlements.start()
+
+    async def stop(self, drain_s: float = _DRAIN_S) -> None:
+        """Refuse new requests, let those under way end within `drain_s`, cancel the rest, and settle all of them."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(drain_s):
+                await self._idle.wait()
+        except TimeoutError:
+            for task in tuple(self._working):
+                task.cancel()
+            await self._idle.wait()
+        await self._settlements.stop()
+        await self._upstream.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        invariant(scope["type"] == "http", "the gateway answers HTTP only")
+        caller = Caller(scope, receive, send)
+        mount, path = split_mount(caller.path)
+        clock = self._clock
+        arrival = Arrival(
+            caller=caller,
+            endpoint=PATHS[path],
+            mount=mount,
+            request_id=self._ids.new(),
+            started_at=clock.now(),
+            started_s=clock.monotonic(),
+            dialect=choose_dialect(mount, None, caller.user_agent),
+        )
+        self._in_flight += 1
+        self._idle.clear()
+        self._metrics.in_flight.inc()
+        try:
+            await self._answer(arrival)
+        finally:
+            self._metrics.in_flight.dec()
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+
+    async def _answer(self, arrival: Arrival) -> None:
+        try:
+            self._refuse_if_busy(arrival)
+            admitted = await self._admission.admit(arrival)
+        except GalerneError as error:
+            await self._refuse(arrival, error)
+            self._note(arrival, None, None, None)
+            return
+        tally = Tally(admitted.prompt_bytes, arrival.started_s)
+        verdict = await self._converse(admitted, tally)
+        await self._conclude(admitted, tally, verdict)
+
+    def _refuse_if_busy(self, arrival: Arrival) -> None:
+        if arrival.caller.method != "POST":
+            raise MethodNotAllowed(f"Use POST for {arrival.caller.path}.")
+        if self._draining:
+            raise Unavailable("This server is shutting down.", code="shutting_down", retry_after_s=_RETRY_WHEN_FULL_S)
+        if self._settlements.full:
+            raise Unavailable("Too many requests wait to be recorded.", retry_after_s=_RETRY_WHEN_FULL_S)
+
+    async def _converse(self, admitted: Admitted, tally: Tally) -> Verdict:
+        """Ask the engine while watching for the client's hang-up, which cancels the engine's work at once."""
+        work = asyncio.create_task(self._work(admitted, tally))
+        gone = asyncio.create_task(admitted.arrival.caller.gone())
+        self._working.add(work)
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # Also when this task is itself cancelled, by a server that gives up waiting: nothing goes on behind our back.
+            hung_up = gone.done()
+            gone.cancel()
+            if not work.done():
+                work.cancel()
+            await asyncio.wait((work,))
+            self._working.discard(work)
+        if work.cancelled() and tally.reached:
+            self._metrics.cancellations.inc()
+        return verdict_of(work, hung_up=hung_up)
+
+    async def _work(self, admitted: Admitted, tally: Tally) -> bytes | StreamWriter:
+        if admitted.streamed:
+            headers = (*self._headers(admitted.arrival), *_STREAM)
+            return await self._engines.stream(admitted, tally, admitted.arrival.caller, headers)
+        if admitted.face.endpoint == "embeddings":
+            return await self._engines.embed(admitted, tally)
+        return await self._engines.whole(admitted, tally)
+
+    async def _conclude(self, admitted: Admitted, tally: Tally, verdict: Verdict) -> None:
+        """Settle, then send what says that all went well, or what went wrong."""
+        arrival, clock = admitted.arrival, self._clock
+        now_s = clock.monotonic()
+        end = settled(admitted, tally, verdict, at=clock.now(), total_ms=(now_s - arrival.started_s) * 1000)
+        used = end.event.input_tokens + end.event.cached_tokens + end.event.output_tokens if tally.reached else 0
+        self._limits.correct(admitted.grant.key_id, admitted.standing.cost, used, now_s)
+        error = verdict.error
+        if tally.reached:
+            try:
+                await self._settlements.settle(end)
+            except GalerneError as failed:
+                error = failed
+        if verdict.outcome != "cancelled" or not verdict.hung_up:
+            await self._finish(admitted, tally, verdict, error)
+        self._note(arrival, admitted, verdict, end)
+
+    async def _finish(self, admitted: Admitted, tally: Tally, verdict: Verdict, error: GalerneError | None) -> None:
+        arrival = admitted.arrival
+        caller = arrival.caller
+        if error is not None:
+            await self._refuse(arrival, error, admitted)
+        elif isinstance(verdict.result, bytes):
+            await caller.respond(200, (*self._headers(arrival), _JSON), verdict.result)
+        elif verdict.result is not None:
+            reached = context_reached(tally, admitted.cap, getattr(admitted.body, "n", None) or 1)
+            if not caller.status:
+                await caller.start(200, (*self._headers(arrival), *_STREAM))
+            await caller.write(verdict.result.finish(tally.count(), context_reached=reached), last=True)
+
+    async def _refuse(self, arrival: Arrival, error: GalerneError, admitted: Admitted | None = None) -> None:
+        caller, dialect = arrival.caller, arrival.dialect
+        if caller.status and admitted is not None:
+            await caller.write(stream_writer(admitted.face).fail(error), last=True)
+            return
+        headers = [*self._headers(arrival), _JSON, *error_headers(error, dialect)]
+        if error.status == 405:
+            headers.append((b"allow", b"POST"))
+        if error.status in (408, 413):
+            headers.append((b"connection", b"close"))  # the rest of the body will not be read
+        await caller.respond(error_status(error, dialect), headers, error_body(error, dialect))
+
+    def _headers(self, arrival: Arrival) -> list[tuple[bytes, bytes]]:
+        request_id = arrival.request_id.encode()
+        headers = [(b"x-request-id", request_id), (b"mistral-correlation-id", request_id)]
+        return headers if arrival.standing is None else headers + limit_headers(arrival.standing)
+
+    def _note(self, arrival: Arrival, admitted: Admitted | None, verdict: Verdict | None, end: Settled | None) -> None:
+        """One line of log and the metrics; nothing of what was asked or answered."""
+        model = "" if arrival.model is None else arrival.model.id
+        status = arrival.caller.status if end is None else end.event.status
+        self._metrics.answered(arrival.endpoint, model, status)
+        line: dict[str, str | int | float | bool | None] = {
+            "request_id": arrival.request_id,
+            "endpoint": arrival.endpoint,
+            "dialect": arrival.dialect,
+            "key": None if arrival.grant is None else arrival.grant.prefix,
+            "model": model or None,
+            "status": status,
+        }
+        if end is not None and admitted is not None:
+            event = end.event
+            count = TokenCount(event.input_tokens, event.cached_tokens, event.output_tokens)
+            self._metrics.settled(event.endpoint, model, count, event.ttft_ms, event.total_ms)
+            line |= {
+                "outcome": event.outcome,
+                "streamed": event.streamed,
+                "input_tokens": event.input_tokens,
+                "cached_tokens": event.cached_tokens,
+                "output_tokens": event.output_tokens,
+                "queue_ms": round(event.queue_ms, 1),
+                "ttft_ms": None if event.ttft_ms is None else round(event.ttft_ms, 1),
+                "total_ms": round(event.total_ms, 1),
+            }
+        if verdict is not None and verdict.cause is not None:
+            line["cause"] = verdict.cause
+        self._log.info("request", **line)

@@ -1,0 +1,92 @@
+"""A bounded cache that is never staler than stated, loads each key once however many ask, and remembers refusals briefly."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from galerne.kernel import Clock, GalerneError
+
+__all__ = ["FreshCache"]
+
+K = TypeVar("K", bound=Hashable)
+A = TypeVar("A")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry(Generic[V]):
+    value: V | GalerneError
+    read_at_s: float
+
+
+class FreshCache(Generic[K, A, V]):
+    """Values by key, loaded with `load(argument)`; trusted for `staleness_s` from the moment before they were read.
+
+    Refusals (`GalerneError`) are remembered for `refusal_s`, in a cache of their own, so that a flood of wrong keys cannot push
+    out the right ones. Any other failure of `load` is not remembered.
+    """
+
+    def __init__(
+        self, load: Callable[[A], Awaitable[V]], clock: Clock, *, staleness_s: float, refusal_s: float, capacity: int
+    ) -> None:
+        self._load = load
+        self._clock = clock
+        self._staleness_s = staleness_s
+        self._refusal_s = refusal_s
+        self._capacity = capacity
+        self._values: OrderedDict[K, _Entry[V]] = OrderedDict()
+        self._refusals: OrderedDict[K, _Entry[V]] = OrderedDict()
+        self._loading: dict[K, asyncio.Task[V]] = {}
+
+    async def get(self, key: K, argument: A) -> V:
+        """The value of `key`; raises what `load` raises."""
+        now_s = self._clock.monotonic()
+        entry = self._values.get(key)
+        if (
+            entry is not None
+            and now_s - entry.read_at_s < self._staleness_s
+            and not isinstance(entry.value, GalerneError)
+        ):
+            return entry.value
+        refusal = self._refusals.get(key)
+        if (
+            refusal is not None
+            and now_s - refusal.read_at_s < self._refusal_s
+            and isinstance(refusal.value, GalerneError)
+        ):
+            raise _again(refusal.value)
+        task = self._loading.get(key)
+        if task is None:
+            task = self._loading[key] = asyncio.create_task(self._read(key, argument))
+            task.add_done_callback(lambda _: self._loading.pop(key, None))
+        # Shielded: one caller that hangs up must not fail the others that wait for the same key.
+        return await asyncio.shield(task)
+
+    def __len__(self) -> int:
+        return len(self._values) + len(self._refusals)
+
+    async def _read(self, key: K, argument: A) -> V:
+        read_at_s = self._clock.monotonic()
+        try:
+            value = await self._load(argument)
+        except GalerneError as error:
+            self._values.pop(key, None)
+            if error.status < 500:
+                self._store(self._refusals, key, _Entry(error, read_at_s))
+            raise _again(error) from None
+        self._refusals.pop(key, None)
+        self._store(self._values, key, _Entry(value, read_at_s))
+        return value
+
+    def _store(self, entries: OrderedDict[K, _Entry[V]], key: K, entry: _Entry[V]) -> None:
+        entries[key] = entry
+        entries.move_to_end(key)
+        while len(entries) > self._capacity:
+            entries.popitem(last=False)
+
+
+def _again(error: GalerneError) -> GalerneError:
+    # A new one each time: raising one exception object for many callers would chain their tracebacks together.
+    return type(error)(error.message, code=error.code, param=error.param, retry_after_s=error.retry_after_s)

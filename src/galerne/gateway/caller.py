@@ -1,0 +1,98 @@
+"""One HTTP caller, as ASGI shows it: headers, body within a limit, answers whole or in parts, and the moment it hangs up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from galerne.kernel import BadRequest, GalerneError, TooLarge
+
+__all__ = ["Caller", "Headers", "Receive", "RequestTimedOut", "Scope", "Send"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+
+_BODY_TIMEOUT_S = 30.0
+
+
+class RequestTimedOut(GalerneError):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class HungUp(GalerneError):
+    """The caller went away before its request was complete; nobody reads this."""
+
+    status = 499
+    code = "client_closed_request"
+
+
+class Caller:
+    """One request and its answer; `status` is what was answered, 0 before."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.status = 0
+        self._receive = receive
+        self._send = send
+
+    @property
+    def user_agent(self) -> str:
+        """The client's name for itself, or an empty text."""
+        return self.headers.get(b"user-agent", b"").decode("latin-1")
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body; `TooLarge` as soon as more than `limit` bytes are announced or seen, reading no further."""
+        if self.headers.get(b"content-encoding", b"identity") not in (b"identity", b""):
+            raise BadRequest("The body must not be compressed.", code="unsupported_encoding")
+        announced = self.headers.get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > limit:
+            raise _too_large(limit)
+        try:
+            async with asyncio.timeout(_BODY_TIMEOUT_S):
+                return await self._read(limit)
+        except TimeoutError as error:
+            raise RequestTimedOut("The body did not arrive in time.") from error
+
+    async def _read(self, limit: int) -> bytes:
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise HungUp("The client closed the connection.")
+            part = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            parts.append(part)
+            more = message.get("more_body", False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def gone(self) -> None:
+        """Returns when the caller hangs up."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer."""
+        await self.start(status, (*headers, (b"content-length", b"%d" % len(body))))
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send status and headers of an answer that comes in parts."""
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
+
+    async def write(self, part: bytes, *, last: bool = False) -> None:
+        """Send one part; returns when the transport has taken it."""
+        await self._send({"type": "http.response.body", "body": part, "more_body": not last})
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is larger than the {limit} bytes that this server takes.")

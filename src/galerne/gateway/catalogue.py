@@ -1,0 +1,43 @@
+"""Which model a name means, through a cache of one second; a name that is not known is looked up again each time."""
+
+from collections.abc import Awaitable, Callable
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from galerne.gateway.cache import FreshCache
+from galerne.kernel import Clock, Database, NotFound, Unavailable
+from galerne.models import Model, find_model
+
+__all__ = ["Catalogue", "model_reader"]
+
+_STALENESS_S = 1.0
+
+
+def model_reader(database: Database) -> Callable[[str], Awaitable[Model]]:
+    """A function that finds a model in a transaction of its own; `Unavailable` (503) when the database is down."""
+
+    async def read(name: str) -> Model:
+        try:
+            async with database.transaction() as session:
+                return await find_model(session, name)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            raise Unavailable(
+                "The catalogue cannot be read at the moment.", code="database_unavailable", retry_after_s=1
+            ) from error
+
+    return read
+
+
+class Catalogue:
+    """Models by id or alias."""
+
+    def __init__(self, read: Callable[[str], Awaitable[Model]], clock: Clock, *, capacity: int = 1_000) -> None:
+        self._models: FreshCache[str, str, Model] = FreshCache(
+            read, clock, staleness_s=_STALENESS_S, refusal_s=0.0, capacity=capacity
+        )
+
+    async def find(self, name: str) -> Model:
+        """The model that `name` means; `NotFound` (404, `model_not_found`)."""
+        if not name.isprintable():  # a database may refuse control characters with an error of its own
+            raise NotFound("The model does not exist.", code="model_not_found", param="model")
+        return await self._models.get(name, name)

@@ -1,0 +1,103 @@
+"""One engine's streamed answer, read chunk by chunk under a limit on its silence."""
+
+import asyncio
+
+import aiohttp
+import msgspec
+
+from galerne.gateway.sse import DONE_DATA, EventSplitter
+from galerne.gateway.tally import Tally
+from galerne.gateway.upstream import engine_error
+from galerne.gateway.wire.chunks import Chunk, decode_chunk
+from galerne.kernel import UpstreamFailed
+
+__all__ = ["EngineAnswer", "UpstreamTimedOut"]
+
+
+class UpstreamTimedOut(UpstreamFailed):
+    """The engine took longer than settings allow until its first byte or between two."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
+class EngineAnswer:
+    """Gives the chunks of `response` as they come and counts them in `tally`.
+
+    The silence of an engine is watched by one timer an answer, which looks now and then, because setting a timer for every chunk
+    costs more than parsing it: an engine is cut after `idle_s` to 1.125 × `idle_s`. While a slow client keeps us from reading, an
+    engine is not silent.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, tally: Tally, *, first_byte_s: float, idle_s: float) -> None:
+        self._response = response
+        self._tally = tally
+        self._idle_s = idle_s
+        self._limit_s = first_byte_s
+        self._splitter = EventSplitter()
+        self._loop = asyncio.get_running_loop()
+        self._waiting_since_s: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timed_out = False
+        self._done = False
+
+    async def read(self) -> list[Chunk]:
+        """The chunks that the next reads bring, never none; an empty list once the engine has said that it is done.
+
+        Raises `UpstreamFailed` for an answer that ends early, is no answer, or reports an error, `UpstreamTimedOut` for silence.
+        """
+        while not self._done:
+            read = await self._read()
+            data = self._splitter.feed(read) if read else self._splitter.end()
+            self._done = not read or DONE_DATA in data
+            chunks = [self._chunk(one) for one in data if one and one != DONE_DATA]
+            if chunks:
+                return chunks
+        if not self._tally.finished:
+            raise UpstreamFailed("The engine ended its answer without finishing it.", code="upstream_lost")
+        return []
+
+    def close(self) -> None:
+        """Stop watching, and hang up unless the engine had ended its answer by itself."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._done and self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+    async def _read(self) -> bytes:
+        self._waiting_since_s = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._limit_s, self._look)
+        try:
+            read = await self._response.content.readany()
+        except aiohttp.ClientError as error:
+            if self._timed_out:
+                raise UpstreamTimedOut("The engine took too long.") from error
+            raise UpstreamFailed("The engine hung up in the middle of its answer.", code="upstream_lost") from error
+        self._waiting_since_s = None
+        if self._limit_s != self._idle_s:
+            self._limit_s = self._idle_s
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._idle_s / 8, self._look)
+        return read
+
+    def _look(self) -> None:
+        since_s = self._waiting_since_s
+        if since_s is not None and self._loop.time() - since_s >= self._limit_s:
+            self._timed_out = True
+            self._response.close()
+            return
+        self._timer = self._loop.call_later(self._idle_s / 8, self._look)
+
+    def _chunk(self, data: bytes) -> Chunk:
+        try:
+            chunk = decode_chunk(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            # The cause is cut off: its text may quote the answer.
+            raise UpstreamFailed("The engine sent something that is no answer.", code="upstream_garbage") from error
+        if chunk.error is not None:
+            raise engine_error(chunk.error)
+        self._tally.see(chunk, self._loop.time())
+        return chunk

@@ -1,0 +1,68 @@
+"""Who calls: the API key of a request, resolved through a cache whose staleness is the time that a revocation needs to bite."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from galerne.gateway.cache import FreshCache
+from galerne.identity import KeyGrant, resolve_key
+from galerne.kernel import Clock, Database, Unauthenticated, Unavailable
+
+__all__ = ["KeyCache", "key_reader", "presented_key"]
+
+_LONGEST_KEY = 512
+
+
+def presented_key(headers: Mapping[bytes, bytes]) -> str:
+    """The key in `Authorization: Bearer …` or `x-api-key`; `Unauthenticated` when there is none that could be one."""
+    scheme, _, credential = headers.get(b"authorization", b"").partition(b" ")
+    raw = credential.strip() if scheme.lower() == b"bearer" else b""
+    raw = raw or headers.get(b"x-api-key", b"").strip()
+    if not raw:
+        raise Unauthenticated(
+            "No API key was given. Send it as 'Authorization: Bearer <key>' or as 'x-api-key'.", code="missing_api_key"
+        )
+    if len(raw) > _LONGEST_KEY or not raw.isascii() or b"\x00" in raw:
+        raise Unauthenticated("This API key is not valid.", code="invalid_api_key")
+    return raw.decode("ascii")
+
+
+def key_reader(database: Database, clock: Clock) -> Callable[[str], Awaitable[KeyGrant]]:
+    """A function that resolves a key in a transaction of its own; `Unavailable` (503), never 401, when the database is down."""
+
+    async def read(presented: str) -> KeyGrant:
+        try:
+            async with database.transaction() as session:
+                return await resolve_key(session, presented, clock.now())
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            raise Unavailable(
+                "Keys cannot be checked at the moment.", code="database_unavailable", retry_after_s=1
+            ) from error
+
+    return read
+
+
+class KeyCache:
+    """Resolved keys by the SHA-256 of the key; a key's expiry is checked at each use, cached or not."""
+
+    def __init__(
+        self,
+        read: Callable[[str], Awaitable[KeyGrant]],
+        clock: Clock,
+        *,
+        staleness_s: float,
+        capacity: int = 10_000,
+    ) -> None:
+        self._clock = clock
+        self._grants: FreshCache[bytes, str, KeyGrant] = FreshCache(
+            read, clock, staleness_s=staleness_s, refusal_s=staleness_s, capacity=capacity
+        )
+
+    async def resolve(self, presented: str) -> KeyGrant:
+        """What the key may do; `Unauthenticated` for one that is unknown, revoked or expired."""
+        grant = await self._grants.get(hashlib.sha256(presented.encode()).digest(), presented)
+        if grant.expires_at is not None and grant.expires_at.astimezone(UTC) <= self._clock.now():
+            raise Unauthenticated("This API key has expired.", code="expired_api_key")
+        return grant

@@ -1,0 +1,78 @@
+"""The inference routes as OpenAPI 3.1, made from the same structs that decode them."""
+
+from typing import Any
+
+import msgspec
+
+from galerne.gateway.wire.requests import BODIES, Endpoint
+
+__all__ = ["openapi_schema"]
+
+_REFERENCE = "#/components/schemas/{name}"
+_SUMMARIES: dict[Endpoint, tuple[str, str, str]] = {
+    "chat.completions": ("/v1/chat/completions", "Chat", "Answer a conversation, whole or as a stream of events."),
+    "completions": ("/v1/completions", "Completions", "Continue a text (OpenAI's older endpoint)."),
+    "fim.completions": (
+        "/v1/fim/completions",
+        "Fill in the middle",
+        "Write what stands between two texts (Mistral's).",
+    ),
+    "embeddings": ("/v1/embeddings", "Embeddings", "Turn texts into vectors."),
+}
+_ERRORS = {
+    "400": "The request cannot be understood; `param` names the field.",
+    "401": "No valid API key.",
+    "403": "The key lacks the permission `inference:run`.",
+    "404": "The model does not exist.",
+    "422": "A field is not what it must be (Mistral's dialect; in OpenAI's this is 400).",
+    "429": "Too many requests or tokens; see `retry-after`.",
+    "502": "The engine failed.",
+    "503": "The engine is not ready; see `retry-after`.",
+}
+
+
+def openapi_schema() -> dict[str, Any]:
+    """`paths` and `components` of the inference routes, to be merged into the control plane's document."""
+    shapes = list(BODIES.values())
+    references, schemas = msgspec.json.schema_components(shapes, ref_template=_REFERENCE)
+    paths = {
+        _SUMMARIES[endpoint][0]: {"post": _operation(endpoint, reference)}
+        for endpoint, reference in zip(BODIES, references, strict=True)
+    }
+    return {"paths": paths, "components": {"schemas": {**schemas, "InferenceError": _error_schema()}}}
+
+
+def _operation(endpoint: Endpoint, reference: dict[str, Any]) -> dict[str, Any]:
+    _, title, summary = _SUMMARIES[endpoint]
+    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+    if endpoint != "embeddings":
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    error = {"application/json": {"schema": {"$ref": _REFERENCE.format(name="InferenceError")}}}
+    return {
+        "tags": ["Inference"],
+        "operationId": endpoint.replace(".", "_"),
+        "summary": title,
+        "description": summary,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
+        "responses": {
+            "200": {"description": "The answer, in the caller's dialect.", "content": content},
+            **{status: {"description": text, "content": error} for status, text in _ERRORS.items()},
+        },
+    }
+
+
+def _error_schema() -> dict[str, Any]:
+    text = {"type": ["string", "null"]}
+    fields: dict[str, Any] = {"message": {"type": "string"}, "type": {"type": "string"}, "param": text, "code": text}
+    return {
+        "type": "object",
+        "description": "One error for both dialects: OpenAI's clients read `error`, Mistral's the top level and `detail`.",
+        "required": ["error", "object", "message", "type", "code"],
+        "properties": {
+            "error": {"type": "object", "properties": fields},
+            "object": {"const": "error"},
+            **fields,
+            "raw_status_code": {"type": "integer"},
+            "detail": {"type": "array", "items": {"type": "object"}},
+        },
+    }

@@ -1,0 +1,52 @@
+"""Whether a JSON Schema that a caller sent is one (draft 2020-12); engines differ too much in what they say otherwise."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+
+from galerne.kernel import BadRequest
+
+__all__ = ["SchemaChecker"]
+
+_LARGEST = 128 * 1024  # checking takes time in proportion, and nothing else is answered meanwhile
+
+
+class SchemaChecker:
+    """Checks schemas and remembers the good ones by hash, because an application sends the same few again and again."""
+
+    def __init__(self, capacity: int = 1_000) -> None:
+        self._capacity = capacity
+        self._good: OrderedDict[bytes, None] = OrderedDict()
+
+    def check(self, schemas: Iterable[tuple[str, dict[str, Any]]]) -> None:
+        """Raise `BadRequest` (400) naming the field of the first that is no JSON Schema."""
+        for path, schema in schemas:
+            encoded = msgspec.json.encode(schema)
+            if len(encoded) > _LARGEST:
+                raise BadRequest(f"{path}: larger than {_LARGEST} bytes.", param=path, code="invalid_schema")
+            digest = hashlib.sha256(encoded).digest()
+            if digest in self._good:
+                self._good.move_to_end(digest)
+                continue
+            _check(path, schema)
+            self._good[digest] = None
+            while len(self._good) > self._capacity:
+                self._good.popitem(last=False)
+
+
+def _check(path: str, schema: dict[str, Any]) -> None:
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        where = "".join(f".{step}" if isinstance(step, str) else f"[{step}]" for step in error.absolute_path)
+        problem = BadRequest(
+            f"{path}: this is no JSON Schema; see {where or 'its top'}.", param=path, code="invalid_schema"
+        )
+        raise problem from None
+    except RecursionError:
+        raise BadRequest(f"{path}: this JSON Schema is nested too deeply.", param=path, code="invalid_schema") from None

@@ -1,0 +1,101 @@
+"""Counts one request's tokens and times as its chunks pass; pure: it is told the moment and has no opinion on outcomes."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from galerne.gateway.wire.answer import TokenCount
+from galerne.gateway.wire.chunks import Chunk, StreamChoice, Usage
+
+__all__ = ["BYTES_PER_TOKEN", "Tally"]
+
+BYTES_PER_TOKEN = 4
+"""The estimate of input tokens where an engine does not count: bytes of text divided by this, rounded up."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is known of one request so far.
+
+    `reached` becomes true when an engine may have begun to work; only then is there anything to settle. `heard` becomes true with
+    the first chunk. `count()` is what the
+    engine reported, or an estimate marked as such: one token for each chunk with text, and the input by its bytes.
+    """
+
+    prompt_bytes: int
+    started_s: float
+    reached: bool = False
+    heard: bool = False
+    finish_reason: str | None = None
+    queue_ms: float = 0.0
+    ttft_ms: float | None = None
+    _usage: Usage | None = None
+    _chunks: int = 0
+    _sent: TokenCount | None = None
+    _unfinished: set[int] = field(default_factory=set[int])
+
+    def see(self, chunk: Chunk, now_s: float) -> None:
+        """Take in one chunk."""
+        self.heard = True
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        if chunk.timings is not None:
+            self.queue_ms = _number(chunk.timings.get("queue_ms"))
+        for choice in chunk.choices:
+            if _has_text(choice):
+                self._chunks += 1
+                if self.ttft_ms is None:
+                    self.ttft_ms = (now_s - self.started_s) * 1000
+            if choice.finish_reason is not None:
+                self.finish_reason = choice.finish_reason
+                self._unfinished.discard(choice.index)
+            else:
+                self._unfinished.add(choice.index)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice that began has said why it ended."""
+        return self.finish_reason is not None and not self._unfinished
+
+    def mark_sent(self) -> None:
+        """Note that everything seen so far has been handed to the client."""
+        self._sent = self.count()
+
+    def count(self) -> TokenCount:
+        """The tokens seen so far."""
+        usage = self._usage
+        if usage is None:
+            return TokenCount(self._estimated_input(), 0, self._chunks, estimated=True)
+        details = usage.prompt_tokens_details
+        prompt = max(0, usage.prompt_tokens)
+        cached = min(prompt, max(0, (details.cached_tokens or 0) if details else 0))
+        if usage.completion_tokens is None:
+            return TokenCount(prompt - cached, cached, self._chunks, estimated=True)
+        return TokenCount(prompt - cached, cached, max(0, usage.completion_tokens))
+
+    def sent(self) -> TokenCount:
+        """The tokens handed to the client so far; the whole input, for it was read."""
+        if self._sent is not None:
+            return self._sent
+        seen = self.count()
+        return TokenCount(seen.input_tokens, seen.cached_tokens, 0, seen.estimated)
+
+    def count_input(self, prompt_tokens: int | None) -> None:
+        """Take in an answer without output, such as embeddings; None where the engine does not count."""
+        self.heard = True
+        if prompt_tokens is not None:
+            self._usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=0)
+
+    def _estimated_input(self) -> int:
+        return max(1, math.ceil(self.prompt_bytes / BYTES_PER_TOKEN))
+
+
+def _has_text(choice: StreamChoice) -> bool:
+    delta = choice.delta
+    if delta is None:
+        return bool(choice.text)
+    return bool(delta.content or delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and value >= 0 and math.isfinite(value) else 0.0

@@ -1,0 +1,165 @@
+"""Talks to engines over HTTP, on unix sockets or TCP, and turns whatever goes wrong there into typed errors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from galerne.gateway.routing import Replica
+from galerne.kernel import BadRequest, GalerneError, RateLimited, Unavailable, UpstreamFailed
+
+__all__ = ["ConnectFailed", "OptionsRefused", "Upstream", "engine_error", "refusal"]
+
+_CONNECT_TIMEOUT_S = 5.0
+_LONGEST_REFUSAL = 64 * 1024
+_LONGEST_MESSAGE = 2_000
+_OPTION_NAMES = ("continuous_usage", "stream_options", "include_usage")
+
+
+class ConnectFailed(Unavailable):
+    """The engine could not be reached: nothing was sent, so another replica may be tried."""
+
+    code = "upstream_unreachable"
+
+
+class ConnectionLost(UpstreamFailed):
+    """The connection ended before the engine answered: it may have begun to work."""
+
+    code = "upstream_lost"
+
+
+class OptionsRefused(BadRequest):
+    """The engine does not know the stream options; `continuous` when only running usage is refused."""
+
+    def __init__(self, message: str, *, continuous: bool) -> None:
+        super().__init__(message)
+        self.continuous = continuous
+
+
+class Upstream:
+    """The HTTP sessions to every engine; one for all of TCP and one for each unix socket in use."""
+
+    def __init__(self) -> None:
+        self._tcp: aiohttp.ClientSession | None = None
+        self._unix: dict[Path, aiohttp.ClientSession] = {}
+
+    async def close(self) -> None:
+        """Close every connection."""
+        sessions = [*self._unix.values(), *([self._tcp] if self._tcp else [])]
+        self._unix, self._tcp = {}, None
+        for session in sessions:
+            await session.close()
+
+    async def post(self, replica: Replica, path: str, body: bytes, request_id: str) -> aiohttp.ClientResponse:
+        """The engine's answer, its body not yet read; the caller closes it.
+
+        Raises `ConnectFailed` when nothing was sent, `ConnectionLost` when that cannot be known. Never follows a redirect and
+        sets no time limit: the caller holds the clock.
+        """
+        headers = {"content-type": "application/json", "accept": "text/event-stream", "x-request-id": request_id}
+        if replica.api_key is not None:
+            headers["authorization"] = f"Bearer {replica.api_key}"
+        try:
+            return await self._session(replica).post(
+                URL(replica.base_url.rstrip("/") + path, encoded=True),
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+            )
+        except aiohttp.ClientConnectorError as error:
+            raise ConnectFailed("The engine of this model cannot be reached.", retry_after_s=1) from error
+        except aiohttp.ClientError as error:
+            raise ConnectionLost("The engine of this model hung up before it answered.") from error
+
+    def _session(self, replica: Replica) -> aiohttp.ClientSession:
+        if replica.socket is None:
+            if self._tcp is None:
+                self._tcp = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=15))
+            return self._tcp
+        found = self._unix.get(replica.socket)
+        if found is None:
+            found = self._unix[replica.socket] = _session(
+                aiohttp.UnixConnector(path=str(replica.socket), limit=0, keepalive_timeout=15)
+            )
+        return found
+
+
+def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
+        auto_decompress=True,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
+
+
+async def refusal(response: aiohttp.ClientResponse) -> GalerneError:
+    """The typed error for an answer that is not 200; reads at most 64 KiB of it."""
+    try:
+        raw = await response.content.read(_LONGEST_REFUSAL)
+    except aiohttp.ClientError:
+        raw = b""
+    message, param = _message(raw)
+    status = response.status
+    if status in (400, 413, 422):
+        if any(name in message for name in _OPTION_NAMES):
+            return OptionsRefused(message, continuous="continuous_usage" in message)
+        return BadRequest(message or "The engine refused this request.", code="invalid_request", param=param)
+    if status == 429:
+        return RateLimited("The engine of this model has too much to do.", retry_after_s=_retry_after(response.headers))
+    if status == 503:
+        return Unavailable("The engine of this model is not ready.", retry_after_s=_retry_after(response.headers))
+    if status in (401, 403):
+        return UpstreamFailed("The engine refused this gateway's own credentials.", code="upstream_credentials")
+    if status == 404:
+        return UpstreamFailed("The engine does not serve this model.", code="upstream_lacks_model")
+    return UpstreamFailed(f"The engine answered with status {status}.")
+
+
+def engine_error(error: Mapping[str, Any] | str) -> GalerneError:
+    """The typed error for what an engine reports in the middle of a stream.
+
+    Its text is not passed on unless the engine calls it the request's fault: it may hold paths and traces of another machine.
+    """
+    if isinstance(error, Mapping):
+        status = error.get("status", error.get("code"))
+        message, param = error.get("message"), error.get("param")
+        if status in (400, 413, 422) and isinstance(message, str):
+            return BadRequest(message[:_LONGEST_MESSAGE], param=param if isinstance(param, str) else None)
+        if status == 503:
+            return Unavailable("The engine of this model is not ready.", retry_after_s=1)
+    return UpstreamFailed("The engine failed in the middle of its answer.")
+
+
+def _message(raw: bytes) -> tuple[str, str | None]:
+    try:
+        body: Any = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "", None
+    if not isinstance(body, dict):
+        return "", None
+    fields = cast(dict[str, Any], body)
+    error = fields.get("error", fields)
+    if isinstance(error, str):
+        return error[:_LONGEST_MESSAGE], None
+    if not isinstance(error, dict):
+        return "", None
+    inner = cast(dict[str, Any], error)
+    message, param = inner.get("message", fields.get("detail")), inner.get("param")
+    text = message if isinstance(message, str) else "" if message is None else msgspec.json.encode(message).decode()
+    return text[:_LONGEST_MESSAGE], param if isinstance(param, str) else None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            wait_s = float(headers.get(name, "")) * unit_s
+        except ValueError:
+            continue
+        if 0 <= wait_s <= 3600:
+            return wait_s
+    return 1.0

@@ -1,0 +1,78 @@
+"""Writes docs/reference from the code, so that it cannot lag behind: settings, command line, HTTP routes.
+
+`python docs/generate.py` writes; `python docs/generate.py --check` exits 1 if something written is stale.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+from typer.main import get_command
+
+from galerne.apps.api import documented_routes
+from galerne.apps.cli import app
+from galerne.kernel import Settings
+
+REFERENCE = Path(__file__).parent / "reference"
+_MADE = "Made from the code by `make docs`; edit the code instead.\n"
+
+
+def settings_page() -> str:
+    """Every environment variable, with its default and what it is for."""
+    rows = [
+        f"| `GALERNE_{name.upper()}` | {_default(name, field.default)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join(["# Settings", "", _MADE, "| variable | default | meaning |", "| --- | --- | --- |", *rows, ""])
+
+
+def cli_page() -> str:
+    """Each command's help, as it prints it."""
+    parts = ["# Command line", "", _MADE]
+    for path, command in _commands(get_command(app), ("galerne",)):
+        context = click.Context(command, info_name=" ".join(path), terminal_width=110, max_content_width=110)
+        parts += [f"## {' '.join(path)}", "", "```", command.get_help(context).rstrip(), "```", ""]
+    return "\n".join(parts)
+
+
+def http_page() -> str:
+    """Every route with the permission that it asks for."""
+    rows = [f"| `{each.method}` | `{each.path}` | {each.permission or '-'} | {each.summary} |" for each in documented_routes()]
+    return "\n".join(["# HTTP", "", _MADE, "The full schemas are at `/docs` of a running server.", "",
+                      "| method | path | permission | what it does |", "| --- | --- | --- | --- |", *rows, ""])
+
+
+def _default(name: str, value: object) -> str:
+    if name == "data":
+        return "`~/.local/share/galerne`"
+    return "-" if value in (None, "") else f"`{value}`"
+
+
+def _commands(command: click.Command, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], click.Command]]:
+    found = [(path, command)]
+    if isinstance(command, click.Group):
+        context = click.Context(command, info_name=" ".join(path))
+        for name in command.list_commands(context):
+            each = command.get_command(context, name)
+            if each is not None:
+                found += _commands(each, (*path, name))
+    return found
+
+
+def main(check: bool) -> int:
+    """Write or check each page; the exit status."""
+    pages = {"settings.md": settings_page(), "cli.md": cli_page(), "http.md": http_page()}
+    REFERENCE.mkdir(exist_ok=True)
+    stale = [name for name, text in pages.items() if not (REFERENCE / name).exists() or (REFERENCE / name).read_text() != text]
+    if check:
+        if stale:
+            sys.stderr.write(f"stale: {', '.join(stale)}; run `make docs`\n")
+        return 1 if stale else 0
+    for name in stale:
+        (REFERENCE / name).write_text(pages[name])
+        sys.stdout.write(f"wrote docs/reference/{name}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv))

@@ -37,9 +37,23 @@ def cli_page() -> str:
 
 def http_page() -> str:
     """Every route with the permission that it asks for."""
-    rows = [f"| `{each.method}` | `{each.path}` | {each.permission or '-'} | {each.summary} |" for each in documented_routes()]
-    return "\n".join(["# HTTP", "", _MADE, "The full schemas are at `/docs` of a running server.", "",
-                      "| method | path | permission | what it does |", "| --- | --- | --- | --- |", *rows, ""])
+    rows = [
+        f"| `{each.method}` | `{each.path}` | {each.permission or '-'} | {each.summary} |"
+        for each in documented_routes()
+    ]
+    return "\n".join(
+        [
+            "# HTTP",
+            "",
+            _MADE,
+            "The full schemas are at `/docs` of a running server.",
+            "",
+            "| method | path | permission | what it does |",
+            "| --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
 
 
 def _default(name: str, value: object) -> str:
@@ -63,7 +77,11 @@ def main(check: bool) -> int:
     """Write or check each page; the exit status."""
     pages = {"settings.md": settings_page(), "cli.md": cli_page(), "http.md": http_page()}
     REFERENCE.mkdir(exist_ok=True)
-    stale = [name for name, text in pages.items() if not (REFERENCE / name).exists() or (REFERENCE / name).read_text() != text]
+    stale = [
+        name
+        for name, text in pages.items()
+        if not (REFERENCE / name).exists() or (REFERENCE / name).read_text() != text
+    ]
     if check:
         if stale:
             sys.stderr.write(f"stale: {', '.join(stale)}; run `make docs`\n")

@@ -112,7 +112,9 @@ class Installation:
         """One more key, with `terms` of `NewKey`."""
         async with self.database.transaction() as session:
             grant = await resolve_key(session, self.key, datetime.now(UTC))
-            created = await create_key(session, grant.actor, NewKey(name="test", **terms), Ids(), clock or SystemClock())
+            created = await create_key(
+                session, grant.actor, NewKey(name="test", **terms), Ids(), clock or SystemClock()
+            )
         self.key_ids[created.secret] = created.row.id
         return created.secret
 

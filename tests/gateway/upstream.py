@@ -1,4 +1,6 @@
-"""A mock engine: a real aiohttp server on loopback whose behaviour is chosen by the model's name; it counts what happens to it."""
+"""A mock engine: a real aiohttp server on loopback whose behaviour is chosen by the model's name; it counts what
+happens to it.
+"""
 
 import asyncio
 import json
@@ -181,7 +183,9 @@ async def too_long(stream: Stream) -> None:
 
 async def thinks(stream: Stream) -> None:
     stream.written += 1
-    await stream.chunk([{"index": 0, "delta": {"role": "assistant", "reasoning_content": "Hm."}, "finish_reason": None}])
+    await stream.chunk(
+        [{"index": 0, "delta": {"role": "assistant", "reasoning_content": "Hm."}, "finish_reason": None}]
+    )
     await stream.word("Oui")
     await stream.finish()
     await stream.end()
@@ -229,7 +233,7 @@ def _application(engine: MockEngine) -> web.Application:
     async def generate(request: web.Request) -> web.StreamResponse:
         body = await request.json()
         engine.requests.append(body)
-        engine.headers.append(dict(request.headers))
+        engine.headers.append({name.lower(): value for name, value in request.headers.items()})
         name = str(body["model"])
         if name in REFUSALS:
             status, answer, headers = REFUSALS[name]

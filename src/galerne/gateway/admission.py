@@ -1,4 +1,6 @@
-"""Everything that is decided before an engine is asked: who calls, in which dialect, for which model, within which limits."""
+"""Everything that is decided before an engine is asked: who calls, in which dialect, for which model, within which
+limits.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -52,7 +54,9 @@ _ASSUMED_OUTPUT = 1024  # reserved for an answer without a cap of its own; the c
 
 @dataclass(slots=True)
 class Arrival:
-    """A request as it comes in; what is learnt on the way is kept here, so that a refusal can be told and logged properly."""
+    """A request as it comes in; what is learnt on the way is kept here, so that a refusal can be told and logged
+    properly.
+    """
 
     caller: Caller
     endpoint: Endpoint
@@ -64,6 +68,7 @@ class Arrival:
     grant: KeyGrant | None = None
     model: Model | None = None
     standing: Standing | None = None
+    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +151,9 @@ class Admission:
 
 
 def reserved_tokens(body: Body, prompt_bytes: int, model: Model) -> int:
-    """The tokens that a request is assumed to need until it has settled: a third of its bytes, and its cap for each choice."""
+    """The tokens that a request is assumed to need until it has settled: a third of its bytes, and its cap for each
+    choice.
+    """
     prompt = prompt_bytes // 3 + 1
     if not isinstance(body, Sampled):
         return prompt

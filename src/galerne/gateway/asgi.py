@@ -112,6 +112,8 @@ class Gateway:
         self._metrics.in_flight.inc()
         try:
             await self._answer(arrival)
+            if arrival.stopped:
+                raise asyncio.CancelledError
         finally:
             self._metrics.in_flight.dec()
             self._in_flight -= 1
@@ -145,14 +147,14 @@ class Gateway:
         self._working.add(work)
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            # Also when this task is itself cancelled, by a server that gives up waiting: nothing goes on behind our back.
-            hung_up = gone.done()
-            gone.cancel()
-            if not work.done():
-                work.cancel()
-            await asyncio.wait((work,))
-            self._working.discard(work)
+        except asyncio.CancelledError:
+            # The server gives up on us. What was used must still be settled; __call__ raises this again afterwards.
+            admitted.arrival.stopped = True
+        hung_up = gone.done()
+        gone.cancel()
+        work.cancel()
+        await asyncio.wait((work,))
+        self._working.discard(work)
         if work.cancelled() and tally.reached:
             self._metrics.cancellations.inc()
         return verdict_of(work, hung_up=hung_up)

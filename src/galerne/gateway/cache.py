@@ -1,4 +1,6 @@
-"""A bounded cache that is never staler than stated, loads each key once however many ask, and remembers refusals briefly."""
+"""A bounded cache that is never staler than stated, loads each key once however many ask, and remembers refusals
+briefly.
+"""
 
 import asyncio
 from collections import OrderedDict
@@ -24,8 +26,8 @@ class _Entry(Generic[V]):
 class FreshCache(Generic[K, A, V]):
     """Values by key, loaded with `load(argument)`; trusted for `staleness_s` from the moment before they were read.
 
-    Refusals (`GalerneError`) are remembered for `refusal_s`, in a cache of their own, so that a flood of wrong keys cannot push
-    out the right ones. Any other failure of `load` is not remembered.
+    Refusals (`GalerneError`) are remembered for `refusal_s`, in a cache of their own, so that a flood of wrong keys
+    cannot push out the right ones. Any other failure of `load` is not remembered.
     """
 
     def __init__(
@@ -60,9 +62,12 @@ class FreshCache(Generic[K, A, V]):
         task = self._loading.get(key)
         if task is None:
             task = self._loading[key] = asyncio.create_task(self._read(key, argument))
-            task.add_done_callback(lambda _: self._loading.pop(key, None))
-        # Shielded: one caller that hangs up must not fail the others that wait for the same key.
-        return await asyncio.shield(task)
+            task.add_done_callback(lambda done: self._loaded(key, done))
+        try:
+            # Shielded: one caller that hangs up must not fail the others that wait for the same key.
+            return await asyncio.shield(task)
+        except GalerneError as error:
+            raise _again(error) from None
 
     def __len__(self) -> int:
         return len(self._values) + len(self._refusals)
@@ -75,10 +80,15 @@ class FreshCache(Generic[K, A, V]):
             self._values.pop(key, None)
             if error.status < 500:
                 self._store(self._refusals, key, _Entry(error, read_at_s))
-            raise _again(error) from None
+            raise
         self._refusals.pop(key, None)
         self._store(self._values, key, _Entry(value, read_at_s))
         return value
+
+    def _loaded(self, key: K, task: asyncio.Task[V]) -> None:
+        self._loading.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # retrieved, for every caller may have hung up meanwhile
 
     def _store(self, entries: OrderedDict[K, _Entry[V]], key: K, entry: _Entry[V]) -> None:
         entries[key] = entry

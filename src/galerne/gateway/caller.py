@@ -1,4 +1,6 @@
-"""One HTTP caller, as ASGI shows it: headers, body within a limit, answers whole or in parts, and the moment it hangs up."""
+"""One HTTP caller, as ASGI shows it: headers, body within a limit, answers whole or in parts, and the moment it hangs
+up.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping

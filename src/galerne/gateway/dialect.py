@@ -1,4 +1,6 @@
-"""Which of the two dialects a caller speaks, decided from the path, the key, the client's name and the body, in that order."""
+"""Which of the two dialects a caller speaks, decided from the path, the key, the client's name and the body, in that
+order.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -14,7 +16,7 @@ _OPENAI_ONLY = ("seed", "max_completion_tokens", "stream_options", "logit_bias",
 
 
 def split_mount(path: str) -> tuple[Dialect | None, str]:
-    """The dialect that `path` forces (None if it forces none), and the path below `/v1` as if it had not been mounted."""
+    """The dialect that `path` forces (None if it forces none), and the path as if it had not been mounted."""
     for mount, dialect in _MOUNTS.items():
         if path.startswith(mount):
             return dialect, "/v1/" + path[len(mount) :]

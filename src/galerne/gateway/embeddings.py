@@ -1,7 +1,8 @@
 """Turns an engine's embeddings into the size, number type and encoding that the caller asked for; pure.
 
-Sizes: the first components, brought back to length 1, which is what models trained for it (Matryoshka, arXiv 2205.13147) expect.
-Types: int8 and uint8 map [-1, 1] onto their range, binary and ubinary keep the signs, eight a byte, binary offset by -128.
+Sizes: the first components, brought back to length 1, which is what models trained for it (Matryoshka, arXiv
+2205.13147) expect. Types: int8 and uint8 map [-1, 1] onto their range, binary and ubinary keep the signs, eight a byte,
+binary offset by -128.
 """
 
 import base64
@@ -38,7 +39,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 def embedding_answer(admitted: Admitted, raw: bytes, tally: Tally) -> bytes:
-    """The body of the answer, from the engine's; its tokens are counted in `tally`. `UpstreamFailed` for what is none."""
+    """The body of the answer, from the engine's; its tokens are counted in `tally`. `UpstreamFailed` for none."""
     body = cast(EmbeddingBody, admitted.body)
     try:
         answer = _decode(raw)

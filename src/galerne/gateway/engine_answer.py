@@ -1,6 +1,7 @@
 """One engine's streamed answer, read chunk by chunk under a limit on its silence."""
 
 import asyncio
+import contextlib
 
 import aiohttp
 import msgspec
@@ -9,9 +10,12 @@ from galerne.gateway.sse import DONE_DATA, EventSplitter
 from galerne.gateway.tally import Tally
 from galerne.gateway.upstream import engine_error
 from galerne.gateway.wire.chunks import Chunk, decode_chunk
-from galerne.kernel import UpstreamFailed
+from galerne.kernel import GalerneError, UpstreamFailed
 
 __all__ = ["EngineAnswer", "UpstreamTimedOut"]
+
+
+_END_S = 0.05
 
 
 class UpstreamTimedOut(UpstreamFailed):
@@ -24,9 +28,9 @@ class UpstreamTimedOut(UpstreamFailed):
 class EngineAnswer:
     """Gives the chunks of `response` as they come and counts them in `tally`.
 
-    The silence of an engine is watched by one timer an answer, which looks now and then, because setting a timer for every chunk
-    costs more than parsing it: an engine is cut after `idle_s` to 1.125 × `idle_s`. While a slow client keeps us from reading, an
-    engine is not silent.
+    The silence of an engine is watched by one timer an answer, which looks now and then, because setting a timer for
+    every chunk costs more than parsing it: an engine is cut after `idle_s` to 1.125 times `idle_s`. While a slow client
+    keeps us from reading, an engine is not silent.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, tally: Tally, *, first_byte_s: float, idle_s: float) -> None:
@@ -40,17 +44,23 @@ class EngineAnswer:
         self._timer: asyncio.TimerHandle | None = None
         self._timed_out = False
         self._done = False
+        self._failure: GalerneError | None = None
 
     async def read(self) -> list[Chunk]:
         """The chunks that the next reads bring, never none; an empty list once the engine has said that it is done.
 
-        Raises `UpstreamFailed` for an answer that ends early, is no answer, or reports an error, `UpstreamTimedOut` for silence.
+        Raises `UpstreamFailed` for an answer that ends early, is no answer, or reports an error, `UpstreamTimedOut` for
+        silence.
         """
+        if self._failure is not None:
+            raise self._failure
         while not self._done:
             read = await self._read()
             data = self._splitter.feed(read) if read else self._splitter.end()
             self._done = not read or DONE_DATA in data
-            chunks = [self._chunk(one) for one in data if one and one != DONE_DATA]
+            if self._done and read:
+                await self._reach_end()
+            chunks = self._chunks(data)
             if chunks:
                 return chunks
         if not self._tally.finished:
@@ -83,6 +93,13 @@ class EngineAnswer:
             self._timer = self._loop.call_later(self._idle_s / 8, self._look)
         return read
 
+    async def _reach_end(self) -> None:
+        # A connection can be used again only if its answer was read to its end, right behind the last event.
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+            async with asyncio.timeout(_END_S):
+                while await self._response.content.readany():
+                    pass
+
     def _look(self) -> None:
         since_s = self._waiting_since_s
         if since_s is not None and self._loop.time() - since_s >= self._limit_s:
@@ -90,6 +107,18 @@ class EngineAnswer:
             self._response.close()
             return
         self._timer = self._loop.call_later(self._idle_s / 8, self._look)
+
+    def _chunks(self, data: list[bytes]) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        try:
+            for one in data:
+                if one and one != DONE_DATA:
+                    chunks.append(self._chunk(one))
+        except GalerneError as error:
+            if not chunks:
+                raise
+            self._failure = error  # what came before it is good and goes out first
+        return chunks
 
     def _chunk(self, data: bytes) -> Chunk:
         try:

@@ -1,7 +1,7 @@
 """Requests and tokens per minute for each key, as token buckets; pure in time: every function is told the moment.
 
-A request reserves an estimate of its tokens on admission and is corrected to what it really used when it settles. The counters
-live in this process: with N gateways, a key can use up to N times its limit.
+A request reserves an estimate of its tokens on admission and is corrected to what it really used when it settles. The
+counters live in this process: with N gateways, a key can use up to N times its limit.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,9 @@ __all__ = ["Bucket", "Limits", "Standing", "limit_headers", "refill", "take", "w
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket that holds one minute's worth (`per_minute`) and refills evenly; `level` may be negative after a correction."""
+    """A bucket that holds one minute's worth (`per_minute`) and refills evenly; `level` may be negative after a
+    correction.
+    """
 
     per_minute: int
     level: float
@@ -49,7 +51,9 @@ class Standing:
 
 
 class Limits:
-    """The buckets of every key that was seen lately; at most `capacity` of them, the longest unused are forgotten first."""
+    """The buckets of every key that was seen lately; at most `capacity` of them, the longest unused are forgotten
+    first.
+    """
 
     def __init__(self, capacity: int = 100_000) -> None:
         self._capacity = capacity
@@ -91,7 +95,7 @@ class Limits:
 
 
 def limit_headers(standing: Standing) -> list[tuple[bytes, bytes]]:
-    """Both families of rate-limit headers (wire-apis.md A3, A4): OpenAI's with reset durations, Mistral's per minute."""
+    """Both families of rate-limit headers: OpenAI's with reset durations, Mistral's per minute (wire-apis.md A3, A4)"""
     out: list[tuple[bytes, bytes]] = []
     for name, mistral, bucket in (
         (b"requests", b"req", standing.requests),

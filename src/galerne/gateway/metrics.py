@@ -1,4 +1,4 @@
-"""What the data plane counts for Prometheus; names end in their unit, labels never hold anything that a caller wrote."""
+"""What the data plane counts for Prometheus; names end in their unit, labels never hold what a caller wrote."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 

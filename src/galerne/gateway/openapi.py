@@ -66,7 +66,7 @@ def _error_schema() -> dict[str, Any]:
     fields: dict[str, Any] = {"message": {"type": "string"}, "type": {"type": "string"}, "param": text, "code": text}
     return {
         "type": "object",
-        "description": "One error for both dialects: OpenAI's clients read `error`, Mistral's the top level and `detail`.",
+        "description": "One error for both dialects: OpenAI's clients read `error`, Mistral's the top level, `detail`.",
         "required": ["error", "object", "message", "type", "code"],
         "properties": {
             "error": {"type": "object", "properties": fields},

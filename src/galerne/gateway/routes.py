@@ -1,4 +1,6 @@
-"""HTTP for the list of models, in both dialects and at both mounts; control plane, for it is not called for every token."""
+"""HTTP for the list of models, in both dialects and at both mounts; control plane, for it is not called for every
+token.
+"""
 
 from typing import Annotated, Any
 

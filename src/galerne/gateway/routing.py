@@ -12,7 +12,8 @@ __all__ = ["Replica", "Replicas", "choose"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
-    """One place where a model runs: an OpenAI-compatible server at `base_url` (ending in /v1), on a unix socket if one is given.
+    """One place where a model runs: an OpenAI-compatible server at `base_url` (ending in /v1), on a unix socket if one
+    is given.
 
     `api_key` is what that server wants from us; it never shows in a log. `last_error` says why a replica is not ready.
     """
@@ -37,7 +38,9 @@ class Replicas(Protocol):
 def choose(
     replicas: Sequence[Replica], outstanding: Mapping[str, int], avoid: Collection[str] = (), seed: int = 0
 ) -> Replica | None:
-    """The ready replica with the fewest requests outstanding, none of `avoid`; `seed` spreads ties. None when there is none."""
+    """The ready replica with the fewest requests outstanding, none of `avoid`; `seed` spreads ties. None when there is
+    none.
+    """
     ready = [replica for replica in replicas if replica.ready and replica.id not in avoid]
     if not ready:
         return None

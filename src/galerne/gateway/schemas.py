@@ -1,4 +1,4 @@
-"""Whether a JSON Schema that a caller sent is one (draft 2020-12); engines differ too much in what they say otherwise."""
+"""Whether a JSON Schema that a caller sent is one (draft 2020-12); engines differ in what they say otherwise."""
 
 import hashlib
 from collections import OrderedDict

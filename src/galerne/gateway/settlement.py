@@ -1,7 +1,7 @@
 """Writes what each request used, and that it happened, in one transaction shared by all requests that wait for it.
 
-Group commit: while one commit is under way the next requests gather; then they share one. With a disk that needs 4 ms for a
-commit this is the difference between 265 and 60,000 settlements a second (gateway-peers.md section 3).
+Group commit: while one commit is under way the next requests gather; then they share one. With a disk that needs 4 ms
+for a commit this is the difference between 265 and 60,000 settlements a second (gateway-peers.md section 3).
 """
 
 import asyncio
@@ -45,7 +45,7 @@ def settlement_writer(database: Database) -> Write:
 
 
 class Settlements:
-    """The queue of requests that wait for their commit; bounded by `capacity`, which admission asks about with `full`."""
+    """The queue of requests that wait for their commit; bounded: admission asks whether it is `full`."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Settlements:
             self._task = None
 
     async def settle(self, one: Settled) -> None:
-        """Returns when `one` is committed; `Unavailable` (503) when the database would not take it after several tries."""
+        """Returns when `one` is committed; `Unavailable` (503) when several tries failed."""
         invariant(self._task is not None, "settlements are started before anything settles")
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((one, committed))

@@ -1,4 +1,4 @@
-"""Counts one request's tokens and times as its chunks pass; pure: it is told the moment and has no opinion on outcomes."""
+"""Counts one request's tokens and times as its chunks pass; pure: it is told the moment."""
 
 import math
 from dataclasses import dataclass, field
@@ -17,9 +17,9 @@ BYTES_PER_TOKEN = 4
 class Tally:
     """What is known of one request so far.
 
-    `reached` becomes true when an engine may have begun to work; only then is there anything to settle. `heard` becomes true with
-    the first chunk. `count()` is what the
-    engine reported, or an estimate marked as such: one token for each chunk with text, and the input by its bytes.
+    `reached` becomes true when an engine may have begun to work; only then is there anything to settle. `heard` becomes
+    true with the first chunk. `count()` is what the engine reported, or an estimate marked as such: one token for each
+    chunk with text, and the input by its bytes.
     """
 
     prompt_bytes: int

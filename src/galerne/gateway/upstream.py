@@ -11,7 +11,7 @@ from yarl import URL
 from galerne.gateway.routing import Replica
 from galerne.kernel import BadRequest, GalerneError, RateLimited, Unavailable, UpstreamFailed
 
-__all__ = ["ConnectFailed", "OptionsRefused", "Upstream", "engine_error", "refusal"]
+__all__ = ["ConnectFailed", "ConnectionLost", "OptionsRefused", "Upstream", "engine_error", "refusal"]
 
 _CONNECT_TIMEOUT_S = 5.0
 _LONGEST_REFUSAL = 64 * 1024
@@ -56,8 +56,8 @@ class Upstream:
     async def post(self, replica: Replica, path: str, body: bytes, request_id: str) -> aiohttp.ClientResponse:
         """The engine's answer, its body not yet read; the caller closes it.
 
-        Raises `ConnectFailed` when nothing was sent, `ConnectionLost` when that cannot be known. Never follows a redirect and
-        sets no time limit: the caller holds the clock.
+        Raises `ConnectFailed` when nothing was sent, `ConnectionLost` when that cannot be known. Never follows a
+        redirect and sets no time limit: the caller holds the clock.
         """
         headers = {"content-type": "application/json", "accept": "text/event-stream", "x-request-id": request_id}
         if replica.api_key is not None:
@@ -69,7 +69,7 @@ class Upstream:
                 headers=headers,
                 allow_redirects=False,
             )
-        except aiohttp.ClientConnectorError as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ConnectFailed("The engine of this model cannot be reached.", retry_after_s=1) from error
         except aiohttp.ClientError as error:
             raise ConnectionLost("The engine of this model hung up before it answered.") from error
@@ -123,7 +123,8 @@ async def refusal(response: aiohttp.ClientResponse) -> GalerneError:
 def engine_error(error: Mapping[str, Any] | str) -> GalerneError:
     """The typed error for what an engine reports in the middle of a stream.
 
-    Its text is not passed on unless the engine calls it the request's fault: it may hold paths and traces of another machine.
+    Its text is not passed on unless the engine calls it the request's fault: it may hold paths and traces of another
+    machine.
     """
     if isinstance(error, Mapping):
         status = error.get("status", error.get("code"))

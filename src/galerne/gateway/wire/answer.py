@@ -1,4 +1,6 @@
-"""What an answer is before it takes a dialect's shape: its face, its choices, its token counts, and ids for its tool calls."""
+"""What an answer is before it takes a dialect's shape: its face, its choices, its token counts, and ids for its tool
+calls.
+"""
 
 import hashlib
 import re
@@ -17,7 +19,9 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Face:
-    """What every part of one answer carries: our id, the model's name as the caller wrote it, its version as fingerprint."""
+    """What every part of one answer carries: our id, the model's name as the caller wrote it, its version as
+    fingerprint.
+    """
 
     request_id: str
     created: int

@@ -1,4 +1,6 @@
-"""How a checked chat request is read and what is sent upstream for it: messages, tools, schemas, Mistral's prefix and safe prompt."""
+"""How a checked chat request is read and what is sent upstream for it: messages, tools, schemas, Mistral's prefix and
+safe prompt.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +34,9 @@ class _Sight:
 
 
 def check_chat(parsed: Parsed[ChatBody]) -> None:
-    """Raise `InvalidFields` or `BadRequest` for what types and ranges cannot say: names that must match, features not offered."""
+    """Raise `InvalidFields` or `BadRequest` for what types and ranges cannot say: names that must match, features not
+    offered.
+    """
     body = parsed.body
     for index, message in enumerate(body.messages):
         last = index == len(body.messages) - 1
@@ -44,8 +48,8 @@ def check_chat(parsed: Parsed[ChatBody]) -> None:
             raise invalid_field(
                 f"messages[{index}].tool_call_id", "this field is required for the role 'tool'", "missing"
             )
-        if message.role != "assistant" and message.content is None:
-            raise invalid_field(f"messages[{index}].content", "this field is required for this role", "missing")
+        if message.content is None and not (message.role == "assistant" and message.tool_calls):
+            raise invalid_field(f"messages[{index}].content", "this field is required here", "missing")
     _check_tools(body)
     _check_not_offered(parsed.fields, body)
     if body.top_logprobs is not None and not body.logprobs:
@@ -112,7 +116,8 @@ def upstream_tool_choice(body: ChatBody) -> str | dict[str, Any] | None:
 
 
 def upstream_messages(body: ChatBody, *, model: str, vision: bool) -> list[dict[str, Any]]:
-    """The messages as engines know them: text chunks flattened, `safe_prompt` put first, tool calls with text arguments.
+    """The messages as engines know them: text chunks flattened, `safe_prompt` put first, tool calls with text
+    arguments.
 
     Pictures pass when the model has vision, else `BadRequest` names the chunk.
     """

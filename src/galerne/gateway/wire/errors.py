@@ -1,7 +1,7 @@
 """How a refusal looks on the wire: one body that both SDKs parse, statuses and codes of the caller's dialect.
 
-OpenAI's clients read the nested `error`, Mistral's the top level and, for 422, `detail`. Nothing of a request's content is
-ever quoted back: a problem names the field, not its value.
+OpenAI's clients read the nested `error`, Mistral's the top level and, for 422, `detail`. Nothing of a request's content
+is ever quoted back: a problem names the field, not its value.
 """
 
 import math
@@ -33,7 +33,9 @@ _RETRIABLE = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
-    """One field that is not what it must be: `path` as in `messages[0].role`, `loc` the same in steps, `kind` pydantic's name."""
+    """One field that is not what it must be: `path` as in `messages[0].role`, `loc` the same in steps, `kind`
+    pydantic's name.
+    """
 
     path: str
     loc: tuple[str | int, ...]
@@ -98,8 +100,8 @@ def error_body(error: GalerneError, dialect: Dialect) -> bytes:
 def error_event(error: GalerneError, dialect: Dialect, chunk: Mapping[str, Any] | None = None) -> bytes:
     """One SSE event that ends a stream badly.
 
-    OpenAI's clients raise `APIError` on `error`. Mistral's clients parse every event as a chunk, so in that dialect the event
-    is also a chunk whose `finish_reason` is `error` (Mistral's own value): `chunk` holds its other fields.
+    OpenAI's clients raise `APIError` on `error`. Mistral's clients parse every event as a chunk, so in that dialect the
+    event is also a chunk whose `finish_reason` is `error` (Mistral's own value): `chunk` holds its other fields.
     """
     body: dict[str, Any] = {"error": _fields(error, dialect)}
     if dialect == "mistral" and chunk is not None:
@@ -109,7 +111,7 @@ def error_event(error: GalerneError, dialect: Dialect, chunk: Mapping[str, Any] 
 
 def error_headers(error: GalerneError, dialect: Dialect) -> list[tuple[bytes, bytes]]:
     """The headers that tell a client whether and when to try again (A5: send all three)."""
-    headers: list[tuple[bytes, bytes]] = []
+    headers: list[tuple[bytes, bytes]] = [(b"www-authenticate", b"Bearer")] if error.status == 401 else []
     if error.retry_after_s is not None:
         wait_s = max(0.0, error.retry_after_s)
         headers.append((b"retry-after", str(max(1, math.ceil(wait_s))).encode()))

@@ -1,7 +1,7 @@
 """How an answer looks on Mistral's wire; only shapes, no decisions.
 
-Where it differs from OpenAI's: ids are bare, thinking is a content chunk, usage stands in the chunk that finishes, and a tool
-call is always whole, because Mistral's clients parse each call of each chunk for itself.
+Where it differs from OpenAI's: ids are bare, thinking is a content chunk, usage stands in the chunk that finishes, and
+a tool call is always whole, because Mistral's clients parse each call of each chunk for itself.
 """
 
 from collections.abc import Sequence

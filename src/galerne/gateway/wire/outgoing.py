@@ -1,7 +1,8 @@
-"""What is sent to an engine for a checked request: one OpenAI-shaped body, always asking for a stream with running usage.
+"""What is sent to an engine for a checked request: one OpenAI-shaped body, always asking for a stream with running
+usage.
 
-What concerns the gateway stays at the gateway (who calls, tiers, retention, tags). Fields that no dialect has go through to
-`openai` engines, whose options we cannot know, and not to the embedded engine, whose options we do.
+What concerns the gateway stays at the gateway (who calls, tiers, retention, tags). Fields that no dialect has go
+through to `openai` engines, whose options we cannot know, and not to the embedded engine, whose options we do.
 """
 
 from typing import Any, cast
@@ -77,7 +78,7 @@ def embedding_upstream(parsed: Parsed[EmbeddingBody], model: Model) -> dict[str,
     body = parsed.body
     if body.input in ("", []) or (isinstance(body.input, list) and not _is_prompts(body.input)):
         raise BadRequest(
-            "input: must be a text that is not empty, a list of such texts, token ids, or a list of lists of token ids.",
+            "input: must be a text that is not empty, a list of such, token ids, or a list of lists of token ids.",
             param="input",
         )
     out: dict[str, Any] = {"model": model.upstream_model, "input": body.input, "encoding_format": "float"}
@@ -114,7 +115,11 @@ def _is_prompts(value: list[Any]) -> bool:
         return True
     if all(_is_token(item) for item in value):
         return True
-    return all(isinstance(item, list) and item and all(map(_is_token, cast(list[Any], item))) for item in value)
+    return all(_is_tokens(item) for item in value)
+
+
+def _is_tokens(value: Any) -> bool:
+    return isinstance(value, list) and value != [] and all(map(_is_token, cast(list[Any], value)))
 
 
 def _is_token(value: Any) -> bool:

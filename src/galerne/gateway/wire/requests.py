@@ -1,4 +1,6 @@
-"""The one tolerant door: bytes from a caller become a checked request, or an error that names the field and never its value."""
+"""The one tolerant door: bytes from a caller become a checked request, or an error that names the field and never its
+value.
+"""
 
 import re
 from collections.abc import Mapping
@@ -103,7 +105,9 @@ def unknown_fields(fields: Mapping[str, Any], shape: type[Body]) -> tuple[str, .
 
 
 def check_strict(parsed: Parsed[Body], dialect: Dialect) -> None:
-    """What only a strict key refuses: unknown fields (`UnknownFields`), and in Mistral's dialect its narrower temperature."""
+    """What only a strict key refuses: unknown fields (`UnknownFields`), and in Mistral's dialect its narrower
+    temperature.
+    """
     unknown = tuple(name for name in unknown_fields(parsed.fields, type(parsed.body)) if name not in _DOCUMENTED_EXTRAS)
     if unknown:
         raise UnknownFields(unknown)
@@ -113,7 +117,9 @@ def check_strict(parsed: Parsed[Body], dialect: Dialect) -> None:
 
 
 def completion_cap(body: Sampled) -> int | None:
-    """The most tokens that one answer may have as asked for, by either name; the newer one wins. None: no cap was given."""
+    """The most tokens that one answer may have as asked for, by either name; the newer one wins. None: no cap was
+    given.
+    """
     return body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
 
 

@@ -1,7 +1,7 @@
 """What the four inference requests may carry, as msgspec structs: the union of both dialects, with types and ranges.
 
-Ranges are those of OpenAI's specification (2.3.0) and of Mistral's (1.7.7); where they differ the wider one is taken here
-and `requests.check_strict` narrows it for strict keys. A field that one dialect lacks is accepted in both.
+Ranges are those of OpenAI's specification (2.3.0) and of Mistral's (1.7.7); where they differ the wider one is taken
+here and `requests.check_strict` narrows it for strict keys. A field that one dialect lacks is accepted in both.
 """
 
 from typing import Annotated, Any, Literal

@@ -1,7 +1,10 @@
-"""The engine processes that run a model: llama.cpp in a process of our own, and the supervision of such processes."""
+"""The engine processes that run a model: how they are kept running, and where they answer.
+
+What such a process does is in `galerne.engines.llamacpp`, which is not imported here: only the process itself needs it.
+"""
 
 from galerne.engines.failures import EngineFailed, UnusableModel
-from galerne.engines.llamacpp.process import EngineOptions
-from galerne.engines.llamacpp.process import serve as serve_llamacpp
+from galerne.engines.supervision import Policy, State
+from galerne.engines.supervisor import EngineSpec, Replica, Supervisor
 
-__all__ = ["EngineFailed", "EngineOptions", "UnusableModel", "serve_llamacpp"]
+__all__ = ["EngineFailed", "EngineSpec", "Policy", "Replica", "State", "Supervisor", "UnusableModel"]

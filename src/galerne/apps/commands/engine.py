@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from galerne.engines import EngineOptions, serve_llamacpp
+from galerne.engines.llamacpp import EngineOptions, serve
 from galerne.kernel.errors import GalerneError
 from galerne.kernel.logs import configure_logs
 from galerne.kernel.settings import Settings
@@ -55,7 +55,7 @@ def llamacpp(
         follow_stdin=follow_stdin,
     )
     try:
-        serve_llamacpp(options)
+        serve(options)
     except GalerneError as error:
         typer.echo(f"galerne engine: {error.message}", err=True)
         raise typer.Exit(1) from error

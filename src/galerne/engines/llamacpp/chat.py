@@ -1,7 +1,7 @@
 """Knows how to answer POST /v1/chat/completions."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -82,15 +82,14 @@ def tool_schemas(tools: list[Tool] | None) -> dict[str, dict[str, Any]]:
         if name in schemas:
             raise BadRequest(f"two tools are called {name!r}", param=f"tools[{index}].function.name")
         param = f"tools[{index}].function.parameters"
-        given = {} if tool.function.parameters is None else tool.function.parameters
-        schema = check_schema(given, param)
+        schema = dict(check_schema(tool.function.parameters, param)) if tool.function.parameters is not None else {}
         if schema.setdefault("type", "object") != "object":
             raise BadRequest(f"{param} must describe an object", param=param, code="invalid_schema")
         schemas[name] = schema
     return schemas
 
 
-async def stream_chat(runtime: Runtime, prepared: PreparedChat) -> AsyncIterator[bytes]:
+async def stream_chat(runtime: Runtime, prepared: PreparedChat) -> AsyncGenerator[bytes]:
     """The answer as server-sent events; each yielded piece holds those of all tokens that had come."""
     request, teller = prepared.request, _teller(runtime, prepared)
     options = request.stream_options

@@ -1,6 +1,6 @@
 """Knows how to answer POST /v1/completions, fill-in-the-middle included."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -55,7 +55,7 @@ async def prepare_completion(runtime: Runtime, request: CompletionRequest) -> Pr
     return PreparedCompletion(request, listed, echoes, sum(map(len, prompts)))
 
 
-async def stream_completion(runtime: Runtime, prepared: PreparedCompletion) -> AsyncIterator[bytes]:
+async def stream_completion(runtime: Runtime, prepared: PreparedCompletion) -> AsyncGenerator[bytes]:
     """The answer as server-sent events; each yielded piece holds those of all tokens that had come."""
     request, told = prepared.request, _Telling(runtime, prepared)
     options = request.stream_options

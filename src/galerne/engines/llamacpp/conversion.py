@@ -16,7 +16,6 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, PoolingType
 from gguf.quants import quantize
-from numpy.typing import NDArray
 
 from galerne.engines.failures import UnusableModel
 from galerne.engines.llamacpp.vocabulary import Vocabulary, read_json, read_vocabulary
@@ -244,7 +243,7 @@ def _add_tensor(writer: GGUFWriter, name: str, values: Floats, precision: Precis
         kind = GGMLQuantizationType.F32
     elif kind is GGMLQuantizationType.Q8_0 and values.shape[-1] % _Q8_BLOCK:
         kind = GGMLQuantizationType.F16
-    stored = cast("NDArray[Any]", quantize(np.ascontiguousarray(values), kind))
+    stored = quantize(np.ascontiguousarray(values), kind)
     writer.add_tensor(name, stored, raw_dtype=kind)
 
 

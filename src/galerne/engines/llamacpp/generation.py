@@ -1,7 +1,7 @@
 """Knows how to carry out a plan on the native server: queueing, streaming, minimum lengths, cancellation by leaving."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Literal, TypeAlias
 
@@ -50,7 +50,7 @@ class Generator:
         self._measures = measures
         self._slots = asyncio.Semaphore(parallel)
 
-    async def run(self, plan: Plan) -> AsyncIterator[list[Piece]]:
+    async def run(self, plan: Plan) -> AsyncGenerator[list[Piece]]:
         """Yields what is generated, several pieces together when they have piled up; the last piece has `finish`.
 
         Leaving the iteration stops the generation. Raises `EngineFailed` when the native server breaks off.
@@ -73,7 +73,7 @@ class Generator:
         finally:
             self._slots.release()
 
-    async def _phases(self, plan: Plan, queue_ms: float) -> AsyncIterator[list[Piece]]:
+    async def _phases(self, plan: Plan, queue_ms: float) -> AsyncGenerator[list[Piece]]:
         if plan.max_tokens == 0:
             yield [Piece(cached_tokens=0, finish="length", durations=Durations(queue_ms=queue_ms))]
             return
@@ -97,7 +97,7 @@ class Generator:
 
     async def _stretch(
         self, body: dict[str, object], durations: Durations, before: int = 0, cached: int | None = None
-    ) -> AsyncIterator[list[Piece]]:
+    ) -> AsyncGenerator[list[Piece]]:
         async with aclosing(self._client.complete(body)) as batches:
             async for chunks in batches:
                 yield [_piece(chunk, durations, before, cached) for chunk in chunks]
@@ -138,7 +138,7 @@ def _last_piece(chunk: NativeChunk, durations: Durations, before: int, cached: i
     )
 
 
-async def run_all(generator: Generator, plans: list[Plan]) -> AsyncIterator[tuple[int, list[Piece]]]:
+async def run_all(generator: Generator, plans: list[Plan]) -> AsyncGenerator[tuple[int, list[Piece]]]:
     """Runs `plans` side by side; yields pieces with the number of their plan as they come."""
     if len(plans) == 1:
         async with aclosing(generator.run(plans[0])) as batches:
@@ -165,7 +165,7 @@ async def run_all(generator: Generator, plans: list[Plan]) -> AsyncIterator[tupl
 
 async def _drained(
     queue: asyncio.Queue[tuple[int, list[Piece]]], producers: "asyncio.Future[list[None]]"
-) -> AsyncIterator[tuple[int, list[Piece]]]:
+) -> AsyncGenerator[tuple[int, list[Piece]]]:
     while True:
         taking = asyncio.ensure_future(queue.get())
         try:

@@ -5,7 +5,7 @@ while a request is still queued or reading its prompt, and only there can it be 
 """
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import aiohttp
 import msgspec
 import numpy as np
-import xllamacpp
+import xllamacpp  # pyright: ignore[reportMissingTypeStubs] - it has none
 from numpy.typing import NDArray
 
 from galerne.engines.failures import EngineFailed, UnusableModel
@@ -23,6 +23,7 @@ from galerne.kernel.errors import BadRequest
 # Measured on `brise` (8 M parameters): with two threads their synchronisation costs more than the second one gives, and
 # plain attention is a fifth faster than the fused one. Both turn around for models that keep a core busy.
 _SMALL_PARAMETERS = 100_000_000
+_llama: Any = xllamacpp
 _EVENT_END = b"\n\n"
 
 
@@ -97,12 +98,12 @@ class NativeOptions:
     embeddings: bool
 
 
-def start_native(model: ModelFile, options: NativeOptions, socket: Path) -> xllamacpp.Server:
-    """Loads the model and serves it on `socket`; blocks until it is ready.
+def start_native(model: ModelFile, options: NativeOptions, socket: Path) -> object:
+    """Loads the model and serves it on `socket` as long as what is returned lives; blocks until it is ready.
 
     Raises `UnusableModel` when llama.cpp refuses the file.
     """
-    params = xllamacpp.CommonParams()
+    params = _llama.CommonParams()
     params.model.path = str(model.path)
     params.n_parallel = options.parallel
     params.n_ctx = options.parallel * options.context
@@ -116,10 +117,10 @@ def start_native(model: ModelFile, options: NativeOptions, socket: Path) -> xlla
         params.embedding = True
         params.n_batch = params.n_ubatch = max(options.context, 512)
     if model.parameters < _SMALL_PARAMETERS and not options.embeddings:
-        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.flash_attn_type = _llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     socket.unlink(missing_ok=True)
     try:
-        return xllamacpp.Server(params)
+        return _llama.Server(params)
     except RuntimeError as error:
         raise UnusableModel(f"llama.cpp cannot load {model.path}: the file is damaged or of an unknown kind") from error
 
@@ -166,7 +167,7 @@ class NativeClient:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
-    async def complete(self, body: dict[str, Any]) -> AsyncIterator[list[NativeChunk]]:
+    async def complete(self, body: dict[str, Any]) -> AsyncGenerator[list[NativeChunk]]:
         """Runs one generation; yields the events that have arrived, in order, together when several wait.
 
         Leaving the iteration early closes the connection, and llama.cpp stops. Raises `EngineFailed`.

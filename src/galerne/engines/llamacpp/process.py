@@ -6,9 +6,11 @@ import signal
 import socket
 import sys
 import threading
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -104,10 +106,14 @@ async def _serve(options: EngineOptions, model: ModelFile, native: NativeOptions
     server = uvicorn.Server(config)
     # uvicorn raises the signal again when it is done; by then it has been obeyed.
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: None)
+        signal.signal(name, _obeyed)
     with closing(_listening(options.socket)) as listening:
         await server.serve(sockets=[listening])
     await client.close()
+
+
+def _obeyed(_number: int, _frame: FrameType | None) -> None:
+    pass
 
 
 def _listening(path: Path) -> socket.socket:
@@ -122,3 +128,5 @@ def _end_with_stdin() -> None:
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_SHUTDOWN_S)
+    os._exit(1)  # native code that hangs would outlive everyone who could end it

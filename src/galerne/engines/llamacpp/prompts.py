@@ -5,7 +5,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from typing import Any, NoReturn, cast
 
 from jinja2 import Template, TemplateError
@@ -102,8 +102,9 @@ def _compiled(source: str, clock: Clock) -> Template:
     # Settings, filter and functions are those that Hugging Face's chat templates are written against.
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda pattern: _formatted(clock.now(), pattern)
+    functions = cast("dict[str, Any]", environment.globals)
+    functions["raise_exception"] = _refuse
+    functions["strftime_now"] = partial(_written_now, clock)
     try:
         return environment.from_string(source)
     except TemplateError as error:
@@ -120,9 +121,9 @@ def _to_json(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
+def _written_now(clock: Clock, pattern: str) -> str:
+    return clock.now().strftime(pattern)
+
+
 def _refuse(message: str) -> NoReturn:
     raise TemplateError(message)
-
-
-def _formatted(now: datetime, pattern: str) -> str:
-    return now.strftime(pattern)

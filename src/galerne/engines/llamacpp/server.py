@@ -1,7 +1,7 @@
 """Knows the engine's HTTP surface: routes, errors, and that a caller who hangs up is not worked for any longer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -153,7 +153,7 @@ async def _streaming(pieces: AsyncIterator[bytes]) -> Sent:
     return Sent(_resumed(first, pieces), "text/event-stream; charset=utf-8")
 
 
-async def _resumed(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _resumed(first: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     yield first
     async for piece in rest:
         yield piece

@@ -1,11 +1,14 @@
 """Metering: what each request consumed, counted once. What it costs is billing's business."""
 
+from galerne.metering.buckets import Bucket, BucketQuery, usage_by_bucket
 from galerne.metering.events import Outcome, Totals, UsageEvent
 from galerne.metering.routes import router
 from galerne.metering.schemas import event_fields, totals_fields
 from galerne.metering.service import UsageFilter, UsagePage, record, usage
 
 __all__ = [
+    "Bucket",
+    "BucketQuery",
     "Outcome",
     "Totals",
     "UsageEvent",
@@ -16,4 +19,5 @@ __all__ = [
     "router",
     "totals_fields",
     "usage",
+    "usage_by_bucket",
 ]

@@ -62,6 +62,8 @@ def slices(query: BucketQuery) -> tuple[list[tuple[int, int]], int | None]:
 
     Buckets lie on whole minutes, hours or days of UTC; the first and the last are cut to the query's range.
     """
+    if query.end_s <= query.start_s:
+        return [], None
     width_s = WIDTH_S[query.width]
     first = query.start_s // width_s
     after_last = -(-query.end_s // width_s)
@@ -70,7 +72,7 @@ def slices(query: BucketQuery) -> tuple[list[tuple[int, int]], int | None]:
     return bounds, stop * width_s if stop < after_last else None
 
 
-async def buckets(session: AsyncSession, query: BucketQuery) -> tuple[list[Bucket], int | None]:
+async def usage_by_bucket(session: AsyncSession, query: BucketQuery) -> tuple[list[Bucket], int | None]:
     """One page of buckets, oldest first, empty ones included, and the start of the next page or None.
 
     Raises `BadRequest` when so many groups have usage that the answer would not be read anyway.

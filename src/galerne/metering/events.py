@@ -1,5 +1,7 @@
 """What one request consumed, and what a set of such events adds up to. Pure: no prices, no database."""
 
+import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,6 +10,8 @@ from typing import Literal
 from galerne.kernel import Conflict, invariant
 
 Outcome = Literal["completed", "cancelled", "failed"]
+
+_REQUEST_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,11 @@ class UsageEvent:
     def __post_init__(self) -> None:
         # Checked here too, not only by the database: one bad event would undo a whole batch of other people's.
         invariant(min(self.input_tokens, self.cached_tokens, self.output_tokens) >= 0, "a token count is negative")
-        invariant(min(self.queue_ms, self.ttft_ms or 0, self.total_ms) >= 0, "a duration is negative")
+        durations = (self.queue_ms, self.ttft_ms or 0.0, self.total_ms)
+        invariant(all(0 <= duration < math.inf for duration in durations), "a duration is negative or not a number")
+        invariant(
+            _REQUEST_ID.fullmatch(self.id) is not None, "a usage event's id is our request id, 32 hexadecimal digits"
+        )
         invariant(self.started_at.tzinfo is not None, "a time without a zone cannot be metered")
 
 

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from galerne.governance import Actor, Permission, requires
 from galerne.kernel import BadRequest, Forbidden
 from galerne.kernel.web import RequestClock, Transaction
-from galerne.metering.buckets import DEFAULT_BUCKETS, MOST_BUCKETS, BucketQuery, Group, Kind, Width, buckets
+from galerne.metering.buckets import DEFAULT_BUCKETS, MOST_BUCKETS, BucketQuery, Group, Kind, Width, usage_by_bucket
 from galerne.metering.schemas import BucketPage, UsageOut, bucket_out, page_out
 from galerne.metering.service import UsageFilter, usage
 
@@ -96,7 +96,7 @@ async def read_embeddings_usage(
 
 
 async def _page(session: Transaction, query: BucketQuery) -> BucketPage:
-    found, next_s = await buckets(session, query)
+    found, next_s = await usage_by_bucket(session, query)
     return BucketPage(
         object="page",
         data=[bucket_out(bucket, query.kind) for bucket in found],

@@ -86,15 +86,20 @@ async def usage(
 def conditions_of(organisation_id: str | None, wanted: UsageFilter) -> list[ColumnElement[bool]]:
     """The WHERE clause that `wanted` stands for."""
     row = UsageEventRow
-    pairs: list[tuple[object, ColumnElement[bool]]] = [
-        (organisation_id, row.organisation_id == organisation_id),
-        (wanted.workspace_id, row.workspace_id == wanted.workspace_id),
-        (wanted.key_id, row.key_id == wanted.key_id),
-        (wanted.model, row.model == wanted.model),
-        (wanted.since, row.started_at >= wanted.since),
-        (wanted.until, row.started_at < wanted.until),
-    ]
-    return [condition for value, condition in pairs if value is not None]
+    conditions: list[ColumnElement[bool]] = []
+    for column, value in (
+        (row.organisation_id, organisation_id),
+        (row.workspace_id, wanted.workspace_id),
+        (row.key_id, wanted.key_id),
+        (row.model, wanted.model),
+    ):
+        if value is not None:
+            conditions.append(column == value)
+    if wanted.since is not None:
+        conditions.append(row.started_at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(row.started_at < wanted.until)
+    return conditions
 
 
 def token_sums() -> list[ColumnElement[int]]:

@@ -36,19 +36,19 @@ def train(
 ) -> None:
     """Pre-train or tune a model as RECIPE says.
 
-    The run writes a checkpoint every few minutes. Killed or stopped, it goes on exactly where it was when the same command
-    is given again. Needs the training extra: pip install "galerne[train]".
+    The run writes a checkpoint every few minutes. Killed or stopped, it goes on where it was when the same command is
+    given again. It needs torch and what else the extra named train installs.
 
     Two commands make the embedded model from the corpora:
 
-      galerne train recipes/brise-pretrain.yaml --corpora CORPORA --out runs/pretrain
+      galerne train recipes/brise-pretrain.yaml --corpora TEXT --out runs/pretrain
 
-      galerne train recipes/brise-tune.yaml --corpora CORPORA --out runs/tune --start runs/pretrain --export runs/brise
+      galerne train recipes/brise-tune.yaml --corpora TEXT --out runs/tune --start runs/pretrain --export runs/brise
     """
     console = Console()
     try:
         _check_extra()
-        # Late, because torch is an optional extra and takes seconds to load: without it there is one line, no traceback.
+        # Late, because torch is an optional extra and takes seconds to load: without it there is one line to read.
         training = importlib.import_module("galerne.training")
         places = training.Places(corpora=corpora, out=out, start=start, export=export)
         finished = training.run_recipe(training.load_recipe(recipe), places, clock=SystemClock(), console=console)

@@ -144,7 +144,9 @@ async def running_gateway(
         registry=registry,
     )
     await gateway.start()
-    listening = socket.create_server(("127.0.0.1", 0))
+    # asyncio turns Nagle's delay off only for sockets that name their protocol; create_server does not.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", 0))
     config = uvicorn.Config(cast(Any, gateway), lifespan="off", log_config=None, access_log=False, ws="none")
     server = uvicorn.Server(config)
     config.load()

@@ -24,14 +24,46 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from galerne import __version__, identity, metering
 from galerne.apps.routes import journal as journal_routes
 from galerne.engines import Supervisor
-from galerne.gateway import Gateway, KeyCache, error_body, key_reader, openapi_schema, presented_key
+from galerne.gateway import Gateway, error_body, openapi_schema
 from galerne.gateway import router as models_router
-from galerne.governance import RequiredPermission
+from galerne.gateway.keys import KeyCache, key_reader, presented_key
+from galerne.governance import Permission, RequiredPermission
 from galerne.kernel import BadRequest, Clock, Database, GalerneError, Ids, Settings, get_logger, invariant
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
 """Paths that need no key: they say nothing of any tenant."""
 _OPEN_PREFIX = "/static-offline-docs/"
+
+
+ROUTERS = (models_router, identity.router, metering.router, journal_routes.router)
+"""Every domain's routes on the control plane."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentedRoute:
+    """A route as the reference lists it; `permission` None where none is needed."""
+
+    method: str
+    path: str
+    permission: str | None
+    summary: str
+
+
+def documented_routes() -> list[DocumentedRoute]:
+    """Every route that needs a key, by path: inference first, then the control plane."""
+    inference = [
+        DocumentedRoute(method.upper(), path, Permission.INFERENCE_RUN, operation["summary"])
+        for path, operations in openapi_schema()["paths"].items()
+        for method, operation in operations.items()
+    ]
+    control = [
+        DocumentedRoute(method, route.path, _permission(route), (route.description or route.name).partition("\n")[0])
+        for router in ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        for method in sorted(route.methods or ())
+    ]
+    return [*inference, *sorted(control, key=lambda each: (each.path, each.method))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +104,7 @@ def _control_plane(installation: Installation) -> FastAPI:
     app.state.clock = installation.clock
     app.state.ids = installation.ids
     app.state.gateway = installation.gateway
-    for router in (models_router, identity.router, metering.router, journal_routes.router):
+    for router in ROUTERS:
         app.include_router(router)
     app.include_router(_health_routes(installation))
     app.add_exception_handler(GalerneError, _refuse)
@@ -198,8 +230,14 @@ async def _refuse_database(_request: Request, error: Exception) -> Response:
 def _check_permissions(app: FastAPI) -> None:
     for route in app.routes:
         if isinstance(route, APIRoute) and route.path not in OPEN_PATHS:
-            declared = any(isinstance(each.call, RequiredPermission) for each in route.dependant.dependencies)
-            invariant(declared, f"{route.path} declares no permission")
+            invariant(_permission(route) is not None, f"{route.path} declares no permission")
+
+
+def _permission(route: APIRoute) -> Permission | None:
+    for each in route.dependant.dependencies:
+        if isinstance(each.call, RequiredPermission):
+            return each.call.permission
+    return None
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -112,13 +112,14 @@ async def _announce(
             failed = installation.supervisor.replica(engine.name)
             get_logger("serve").error("engine not ready", engine=engine.name, problem=failed.last_error)
             echo(f"{engine.name} has not started: {failed.last_error or 'no answer yet'}. Galerne keeps trying.")
-    echo(_try_it(address, new_admin_key or "$GALERNE_API_KEY"))
+    shown = new_admin_key if installation.settings.admin_key is None else "$GALERNE_ADMIN_KEY"
+    echo(_try_it(address, shown or "$GALERNE_API_KEY"))
 
 
 def _try_it(address: str, key: str) -> str:
     return (
         "Ready. Try it:\n\n"
-        f"    curl {address}/v1/chat/completions -H 'Authorization: Bearer {key}' \\\n"
+        f'    curl {address}/v1/chat/completions -H "Authorization: Bearer {key}" \\\n'
         '      -d \'{"model": "brise", "messages": [{"role": "user", "content": "Who are you?"}]}\'\n'
     )
 

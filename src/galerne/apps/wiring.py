@@ -18,6 +18,9 @@ DOMAINS = (governance, identity, journal, metering, models)
 """Every domain with tables: importing them is what makes `Table.metadata` complete."""
 
 
+_ENGINE_URL = "http://engine/v1"  # the host is a formality: an engine listens on a unix socket
+
+
 class InstallationReplicas:
     """The replicas of this installation: its own engines, and the servers that the catalogue names."""
 
@@ -30,12 +33,15 @@ class InstallationReplicas:
         return [self._embedded(model) if model.url is None else self._external(model, model.url)]
 
     def _embedded(self, model: Model) -> Replica:
-        engine = self._supervisor.replica(model.id)
+        engine = next((each for each in self._supervisor.replicas() if each.name == model.id), None)
+        if engine is None:
+            return Replica(
+                id=model.id, base_url=_ENGINE_URL, ready=False, last_error="this server runs no engine for it"
+            )
         return Replica(
             id=model.id,
-            base_url="http://engine/v1",
+            base_url=_ENGINE_URL,
             socket=engine.socket,
-            api_key=None,
             ready=engine.ready,
             zone=model.zone,
             last_error=engine.last_error,

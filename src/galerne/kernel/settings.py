@@ -22,7 +22,7 @@ class Settings(BaseSettings):
         default="", description="`sqlite+aiosqlite:///…` (default: in the data folder) or `postgresql+asyncpg://…`."
     )
     admin_key: SecretStr | None = Field(
-        None, description="If set at first start, the first administrator's API key is exactly this."
+        default=None, description="If set at first start, the first administrator's API key is exactly this."
     )
     offline: bool = Field(default=False, description="Refuse every connection to another machine.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -13,7 +13,9 @@ from galerne.apps.commands.opened import AsJson, DataFolder
 from galerne.journal import LeafFilter, Verification, read, read_all, start_verification, verify_more
 from galerne.kernel import Database, GalerneError
 
-app = typer.Typer(help="Verify or export the journal.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Verify or export the journal.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 
 _PAGE = 1000
 

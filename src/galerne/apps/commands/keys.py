@@ -2,7 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
@@ -72,10 +72,8 @@ def list_(data: DataFolder = None, as_json: AsJson = False) -> None:
     table = Table("id", "prefix", "name", "scopes", "created", "state", box=None)
     now = SystemClock().now()
     for row in rows:
-        scopes = ", ".join(str(scope) for scope in row["scopes"]) if isinstance(row["scopes"], list) else ""
-        table.add_row(
-            str(row["id"]), str(row["prefix"]), str(row["name"]), scopes, _day(row["created_at"]), _state(row, now)
-        )
+        shown = (str(row["id"]), str(row["prefix"]), str(row["name"]), _joined(row["scopes"]), _day(row["created_at"]))
+        table.add_row(*shown, _state(row, now))
     Console().print(table)
 
 
@@ -107,6 +105,10 @@ def _expiry(text: str, now: datetime) -> datetime:
             f"--expires: '{text}' is neither a span such as 30d nor an ISO time such as 2027-01-31T12:00Z."
         ) from None
     return when.replace(tzinfo=when.tzinfo or UTC)
+
+
+def _joined(value: object) -> str:
+    return ", ".join(cast(list[str], value))
 
 
 def _day(value: object) -> str:

@@ -13,7 +13,7 @@ from galerne.apps.commands.opened import AsJson, DataFolder
 from galerne.kernel import BadRequest, Database, SystemClock
 from galerne.metering import Totals, UsageFilter, UsagePage, event_fields, totals_fields, usage
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60}
 

@@ -4,9 +4,10 @@
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 from typer.main import get_command
 
 from galerne.apps.api import documented_routes
@@ -29,9 +30,8 @@ def settings_page() -> str:
 def cli_page() -> str:
     """Each command's help, as it prints it."""
     parts = ["# Command line", "", _MADE]
-    for path, command in _commands(get_command(app), ("galerne",)):
-        context = click.Context(command, info_name=" ".join(path), terminal_width=110, max_content_width=110)
-        parts += [f"## {' '.join(path)}", "", "```", command.get_help(context).rstrip(), "```", ""]
+    for path, text in _helps(get_command(app), "galerne"):
+        parts += [f"## {path}", "", "```", text, "```", ""]
     return "\n".join(parts)
 
 
@@ -40,6 +40,7 @@ def http_page() -> str:
     rows = [
         f"| `{each.method}` | `{each.path}` | {each.permission or '-'} | {each.summary} |"
         for each in documented_routes()
+        if each.path.startswith("/v1/")
     ]
     return "\n".join(
         [
@@ -62,15 +63,12 @@ def _default(name: str, value: object) -> str:
     return "-" if value in (None, "") else f"`{value}`"
 
 
-def _commands(command: click.Command, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], click.Command]]:
-    found = [(path, command)]
-    if isinstance(command, click.Group):
-        context = click.Context(command, info_name=" ".join(path))
+def _helps(command: Any, path: str) -> Iterator[tuple[str, str]]:
+    context = command.make_context(path, [], resilient_parsing=True, terminal_width=110, max_content_width=110)
+    yield path, command.get_help(context).rstrip()
+    if hasattr(command, "list_commands"):
         for name in command.list_commands(context):
-            each = command.get_command(context, name)
-            if each is not None:
-                found += _commands(each, (*path, name))
-    return found
+            yield from _helps(command.get_command(context, name), f"{path} {name}")
 
 
 def main(check: bool) -> int:

@@ -8,7 +8,6 @@ import importlib
 import sys
 from typing import Any, cast
 
-import click
 import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
@@ -79,7 +78,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    click.echo(f"galerne: {message}", err=True)
+    typer.echo(f"galerne: {message}", err=True)
     sys.exit(1)
 
 

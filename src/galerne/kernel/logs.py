@@ -41,8 +41,8 @@ def configure_logs(level: str) -> None:
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """A logger whose lines carry `logger=name` and whatever `structlog.contextvars` holds, such as the request id.
+    """A logger whose lines carry `part=name` and whatever `structlog.contextvars` holds, such as the request id.
 
     It looks at how logs are configured when it is first used, so a module may make one while it is imported.
     """
-    return cast(FilteringBoundLogger, structlog.get_logger(logger=name))
+    return cast(FilteringBoundLogger, structlog.get_logger(part=name))

@@ -14,7 +14,9 @@ from galerne.governance import Actor, Permission
 from galerne.identity import Dialect, NewKey, create_key, key_fields, list_keys, revoke_key
 from galerne.kernel import BadRequest, Ids, SystemClock
 
-app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Create, list and revoke API keys.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 
 
 @app.command()

@@ -27,7 +27,9 @@ from galerne.models import (
     verify_weights,
 )
 
-app = typer.Typer(help="List, show, add, remove and verify models.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="List, show, add, remove and verify models.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 
 
 @app.command("list")

@@ -9,7 +9,7 @@ from galerne.apps.commands.opened import DataFolder
 from galerne.apps.server import Listening, serve_forever
 from galerne.kernel import Settings, configure_logs
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

@@ -1,48 +1,25 @@
 """The journal over HTTP: one organisation's entries in the words of Mistral's admin API."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
-import httpx2
 import pytest
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 
 from galerne.apps.routes.journal import router
 from galerne.governance import SYSTEM, Actor, ActorKind, Permission
 from galerne.journal import append
 from galerne.journal.leaf import hash_leaf
-from galerne.kernel import Database, GalerneError
-from tests.journal.entries import Someone, entry
+from galerne.kernel import Database, ManualClock
+from tests.journal.entries import NOON, Someone, entry
+from tests.journal.serving import Server
 
 READER = Actor(ActorKind.USER, "ada", "org-1", None, frozenset({Permission.JOURNAL_READ}))
 PATH = "/v1/admin/audit-logs"
 
 
-class Server:
-    """The routes alone, with the caller that a test wants."""
-
-    def __init__(self, database: Database) -> None:
-        self.actor = READER
-        self.app = FastAPI()
-        self.app.state.database = database
-        self.app.include_router(router)
-        self.app.middleware("http")(self._authenticate)
-        self.app.add_exception_handler(GalerneError, self._refuse)
-        self.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(self.app), base_url="http://galerne")
-
-    async def _authenticate(self, request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        request.state.actor = self.actor
-        return await go_on(request)
-
-    def _refuse(self, _request: Request, error: Exception) -> Response:
-        return JSONResponse(str(error), cast(GalerneError, error).status)
-
-    async def seqs(self, **query: Any) -> list[int]:
-        answer = await self.client.get(PATH, params=query)
-        assert answer.status_code == 200, answer.text
-        return [one["seq"] for one in answer.json()["data"]]
+async def seqs(server: Server, **query: Any) -> list[int]:
+    return [one["seq"] for one in (await server.get(PATH, **query))["data"]]
 
 
 @pytest.fixture
@@ -58,18 +35,18 @@ async def server(database: Database) -> AsyncGenerator[Server]:
                 entry(5, actor=Someone(SYSTEM.kind, SYSTEM.id, SYSTEM.organisation_id)),
             ],
         )
-    server = Server(database)
+    server = Server(router, database, ManualClock(NOON), READER)
     async with server.client:
         yield server
 
 
 async def test_an_organisation_reads_its_own_entries_newest_first(server: Server) -> None:
-    assert await server.seqs() == [4, 2, 1]
-    assert await server.seqs(sort="asc") == [1, 2, 4]
+    assert await seqs(server) == [4, 2, 1]
+    assert await seqs(server, sort="asc") == [1, 2, 4]
 
 
 async def test_an_entry_shows_who_what_and_the_bytes_that_were_hashed(server: Server) -> None:
-    (one,) = (await server.client.get(PATH, params={"event_type": "model.add"})).json()["data"]
+    (one,) = (await server.get(PATH, event_type="model.add"))["data"]
     assert hash_leaf(one.pop("leaf").encode()).hex() == one.pop("leaf_hash")
     assert len(one.pop("chain_hash")) == 64
     assert one == {
@@ -89,26 +66,26 @@ async def test_an_entry_shows_who_what_and_the_bytes_that_were_hashed(server: Se
 
 
 async def test_filters_and_cursors_narrow(server: Server) -> None:
-    assert await server.seqs(actor_type=["HUMAN", "OTHER"]) == [4, 2]
-    assert await server.seqs(**{"actor_type[]": "API_KEY"}) == [1]
-    assert await server.seqs(before=4) == [2, 1]
-    assert await server.seqs(after=1, sort="asc") == [2, 4]
-    page = (await server.client.get(PATH, params={"limit": 2})).json()
+    assert await seqs(server, actor_type=["HUMAN", "OTHER"]) == [4, 2]
+    assert await seqs(server, **{"actor_type[]": "API_KEY"}) == [1]
+    assert await seqs(server, before=4) == [2, 1]
+    assert await seqs(server, after=1, sort="asc") == [2, 4]
+    page = await server.get(PATH, limit=2)
     assert (page["has_more"], page["last_seq"]) == (True, 2)
 
 
 async def test_a_key_of_one_workspace_reads_that_workspace_only(server: Server) -> None:
     server.actor = replace(READER, workspace_id="space")
-    assert await server.seqs() == [2]
+    assert await seqs(server) == [2]
 
 
 async def test_reading_the_journal_needs_its_permission(server: Server) -> None:
     server.actor = replace(READER, permissions=frozenset())
-    assert (await server.client.get(PATH)).status_code == 403
+    assert await server.status(PATH) == 403
 
 
 @pytest.mark.parametrize(
     "query", [{"limit": 0}, {"limit": 1001}, {"actor_type": "ROBOT"}, {"after": "x"}, {"sort": "up"}]
 )
 async def test_a_query_that_means_nothing_is_refused(server: Server, query: dict[str, Any]) -> None:
-    assert (await server.client.get(PATH, params=query)).status_code == 422
+    assert await server.status(PATH, **query) == 422

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from galerne.kernel import BadRequest, Database
 from galerne.metering import UsageEvent, record, usage_by_bucket
 from galerne.metering.buckets import WIDTH_S, BucketQuery, Width, slices
+from tests.journal.entries import undone
 from tests.metering.events import NOON, event
-from tests.metering.test_service import fill, undone
+from tests.metering.test_service import fill
 
 NOON_S = int(NOON.timestamp())
 
@@ -103,7 +104,7 @@ async def test_empty_buckets_are_shown_and_an_empty_range_has_none(database: Dat
 
 
 async def test_an_answer_that_nobody_could_read_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("galerne.metering.buckets._MOST_ROWS", 2)
+    monkeypatch.setattr("galerne.metering.service._MOST_ROWS", 2)
     some: list[UsageEvent] = [event(number, key_id=f"key-{number}") for number in range(3)]
     await fill(database, *some)
     async with database.transaction() as session:

@@ -1,19 +1,17 @@
 """Usage over HTTP: Mistral's admin path, OpenAI's path with OpenAI's own client, and who sees what."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
-import httpx2
 import pytest
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from openai import AsyncOpenAI
 
 from galerne.governance import Actor, ActorKind, Permission
-from galerne.kernel import Database, GalerneError, Ids, ManualClock
+from galerne.kernel import Database, ManualClock
 from galerne.metering import router
+from tests.journal.serving import Server
 from tests.metering.events import NOON, event
 from tests.metering.test_service import fill
 
@@ -21,39 +19,9 @@ READER = Actor(ActorKind.API_KEY, "key-1", "org-1", None, frozenset({Permission.
 NOON_S = int(NOON.timestamp())
 
 
-class Server:
-    """The routes alone, with the caller that a test wants."""
-
-    def __init__(self, database: Database) -> None:
-        self.actor = READER
-        self.app = FastAPI()
-        self.app.state.database = database
-        self.app.state.clock = ManualClock(NOON)
-        self.app.state.ids = Ids()
-        self.app.include_router(router)
-        self.app.middleware("http")(self._authenticate)
-        self.app.add_exception_handler(GalerneError, self._refuse)
-        self.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(self.app), base_url="http://galerne")
-
-    async def _authenticate(self, request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        request.state.actor = self.actor
-        return await go_on(request)
-
-    def _refuse(self, _request: Request, error: Exception) -> Response:
-        return JSONResponse(str(error), cast(GalerneError, error).status)
-
-    async def get(self, path: str, **query: Any) -> dict[str, Any]:
-        answer = await self.client.get(path, params=query)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    async def status(self, path: str, **query: Any) -> int:
-        return (await self.client.get(path, params=query)).status_code
-
-
 @pytest.fixture
 async def server(database: Database) -> AsyncGenerator[Server]:
-    server = Server(database)
+    server = Server(router, database, ManualClock(NOON), READER)
     async with server.client:
         yield server
 

@@ -1,8 +1,6 @@
 """Metering on real databases: each request is counted once, whatever is delivered how often and in which order."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -10,31 +8,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.kernel import BadRequest, Conflict, Database
 from galerne.metering import Totals, UsageEvent, UsageFilter, record, usage
 from galerne.metering.tables import UsageEventRow
+from tests.journal.entries import undone
 from tests.metering.events import NOON, batches, event
 
 several_examples = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-
-
-class _Undo(Exception):
-    pass
-
-
-@asynccontextmanager
-async def undone(database: Database) -> AsyncGenerator[AsyncSession]:
-    """A transaction that is rolled back: append-only tables cannot be emptied between the examples of one test."""
-    try:
-        async with database.transaction() as session:
-            yield session
-            raise _Undo
-    except _Undo:
-        pass
 
 
 async def fill(database: Database, *events: UsageEvent) -> None:

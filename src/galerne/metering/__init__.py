@@ -1,10 +1,10 @@
 """Metering: what each request consumed, counted once. What it costs is billing's business."""
 
-from galerne.metering.buckets import Bucket, BucketQuery, usage_by_bucket
-from galerne.metering.events import Outcome, Totals, UsageEvent
+from galerne.metering.buckets import Bucket, BucketQuery
+from galerne.metering.events import Outcome, Totals, UsageEvent, UsageFilter, UsagePage
 from galerne.metering.routes import router
 from galerne.metering.schemas import event_fields, totals_fields
-from galerne.metering.service import UsageFilter, UsagePage, record, usage
+from galerne.metering.service import record, usage, usage_by_bucket
 
 __all__ = [
     "Bucket",

@@ -71,6 +71,30 @@ class Totals:
         return self.input_tokens + self.cached_tokens + self.output_tokens
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageFilter:
+    """Which events: each field that is not None narrows. `since` is inclusive, `until` exclusive, both aware."""
+
+    workspace_id: str | None = None
+    key_id: str | None = None
+    model: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePage:
+    """Sums over everything that the filter lets through, and one page of the events, newest first.
+
+    `by_model` is in order of total tokens, largest first. `next_after` is None on the last page.
+    """
+
+    totals: Totals
+    by_model: list[tuple[str, Totals]]
+    events: list[UsageEvent]
+    next_after: str | None
+
+
 def add(totals: Iterable[Totals]) -> Totals:
     """The sum of sums."""
     parts = list(totals)

@@ -9,9 +9,10 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from galerne.governance import Actor, Permission, requires
 from galerne.kernel import BadRequest, Forbidden
 from galerne.kernel.web import RequestClock, Transaction
-from galerne.metering.buckets import DEFAULT_BUCKETS, MOST_BUCKETS, BucketQuery, Group, Kind, Width, usage_by_bucket
+from galerne.metering.buckets import DEFAULT_BUCKETS, MOST_BUCKETS, BucketQuery, Group, Kind, Width
+from galerne.metering.events import UsageFilter
 from galerne.metering.schemas import BucketPage, UsageOut, bucket_out, page_out
-from galerne.metering.service import UsageFilter, usage
+from galerne.metering.service import usage, usage_by_bucket
 
 router = APIRouter(tags=["Usage"])
 

@@ -7,8 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from galerne.metering.buckets import Bucket, Kind
-from galerne.metering.events import Outcome, Totals, UsageEvent
-from galerne.metering.service import UsagePage
+from galerne.metering.events import Outcome, Totals, UsageEvent, UsagePage
 
 
 class TotalsOut(BaseModel):

@@ -1,46 +1,30 @@
 """Metering's use cases: record events exactly once, and add up what an organisation used."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Select, extract, func, or_, select
 from sqlalchemy import Table as SqlTable
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.kernel import BadRequest
-from galerne.metering.events import Totals, UsageEvent, add, distinct, refuse_other_content
+from galerne.metering.buckets import WIDTH_S, Bucket, BucketQuery, Group, slices
+from galerne.metering.events import Totals, UsageEvent, UsageFilter, UsagePage, add, distinct, refuse_other_content
 from galerne.metering.tables import UsageEventRow
 
 _EVENTS = cast(SqlTable, UsageEventRow.__table__)
 _FIELDS = tuple(field.name for field in fields(UsageEvent))
 _IDS_PER_QUERY = 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageFilter:
-    """Which events: each field that is not None narrows. `since` is inclusive, `until` exclusive, both aware."""
-
-    workspace_id: str | None = None
-    key_id: str | None = None
-    model: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UsagePage:
-    """Sums over everything that the filter lets through, and one page of the events, newest first.
-
-    `by_model` is in order of total tokens, largest first. `next_after` is None on the last page.
-    """
-
-    totals: Totals
-    by_model: list[tuple[str, Totals]]
-    events: list[UsageEvent]
-    next_after: str | None
+_MOST_ROWS = 50_000
+_COLUMNS: dict[Group, ColumnElement[Any]] = {
+    "project_id": UsageEventRow.workspace_id.expression,
+    "api_key_id": UsageEventRow.key_id.expression,
+    "model": UsageEventRow.model.expression,
+}
 
 
 async def record(session: AsyncSession, events: Sequence[UsageEvent]) -> frozenset[str]:
@@ -70,7 +54,7 @@ async def usage(
 
     `organisation_id` None means all of them, for the operator alone. An unknown `after` raises `BadRequest`.
     """
-    conditions = conditions_of(organisation_id, wanted or UsageFilter())
+    conditions = _conditions(organisation_id, wanted or UsageFilter())
     by_model = await _by_model(session, conditions)
     query = select(_EVENTS).where(*conditions)
     if after is not None:
@@ -83,8 +67,23 @@ async def usage(
     )
 
 
-def conditions_of(organisation_id: str | None, wanted: UsageFilter) -> list[ColumnElement[bool]]:
-    """The WHERE clause that `wanted` stands for."""
+async def usage_by_bucket(session: AsyncSession, query: BucketQuery) -> tuple[list[Bucket], int | None]:
+    """One page of buckets, oldest first, empty ones included, and the start of the next page or None.
+
+    Raises `BadRequest` when so many groups have usage that the answer would not be read anyway.
+    """
+    bounds, next_s = slices(query)
+    if not bounds:
+        return [], None
+    found: dict[int, list[tuple[dict[Group, str | None], Totals]]] = {}
+    for number, *columns in await _sums(session, query, bounds[0][0], bounds[-1][1]):
+        names: dict[Group, str | None] = dict(zip(query.group_by, columns[:-4], strict=True))
+        found.setdefault(number, []).append((names, _totals(*columns[-4:])))
+    width_s = WIDTH_S[query.width]
+    return [Bucket(start_s, end_s, found.get(start_s // width_s, [])) for start_s, end_s in bounds], next_s
+
+
+def _conditions(organisation_id: str | None, wanted: UsageFilter) -> list[ColumnElement[bool]]:
     row = UsageEventRow
     conditions: list[ColumnElement[bool]] = []
     for column, value in (
@@ -102,8 +101,8 @@ def conditions_of(organisation_id: str | None, wanted: UsageFilter) -> list[Colu
     return conditions
 
 
-def token_sums() -> list[ColumnElement[int]]:
-    """The columns of an aggregate query that `totals_of` reads, in its order."""
+def _token_sums() -> list[ColumnElement[int]]:
+    # In the order in which _totals takes them.
     row = UsageEventRow
     return [
         func.count(row.id),
@@ -111,8 +110,8 @@ def token_sums() -> list[ColumnElement[int]]:
     ]
 
 
-def totals_of(requests: int, input_tokens: int, cached_tokens: int, output_tokens: int) -> Totals:
-    """`Totals` from the columns of `token_sums`; PostgreSQL sums big integers as decimals."""
+def _totals(requests: int, input_tokens: int, cached_tokens: int, output_tokens: int) -> Totals:
+    # PostgreSQL sums big integers as decimals.
     return Totals(
         requests=requests,
         input_tokens=int(input_tokens),
@@ -137,14 +136,14 @@ async def _by_id(session: AsyncSession, ids: Sequence[str]) -> list[UsageEvent]:
 
 
 async def _by_model(session: AsyncSession, conditions: list[ColumnElement[bool]]) -> list[tuple[str, Totals]]:
-    query = select(UsageEventRow.model, *token_sums()).where(*conditions).group_by(UsageEventRow.model)
-    sums = [(model, totals_of(*columns)) for model, *columns in await session.execute(query)]
+    query = select(UsageEventRow.model, *_token_sums()).where(*conditions).group_by(UsageEventRow.model)
+    sums = [(model, _totals(*columns)) for model, *columns in await session.execute(query)]
     return sorted(sums, key=lambda pair: (-pair[1].total_tokens, pair[0]))
 
 
 async def _older_than(session: AsyncSession, organisation_id: str | None, after: str) -> list[ColumnElement[bool]]:
     row = UsageEventRow
-    conditions = conditions_of(organisation_id, UsageFilter())
+    conditions = _conditions(organisation_id, UsageFilter())
     started_at = (
         await session.execute(select(row.started_at).where(row.id == after, *conditions))
     ).scalar_one_or_none()
@@ -155,3 +154,38 @@ async def _older_than(session: AsyncSession, organisation_id: str | None, after:
 
 async def _events(session: AsyncSession, query: Select[Any]) -> list[UsageEvent]:
     return [UsageEvent(**{name: row[name] for name in _FIELDS}) for row in (await session.execute(query)).mappings()]
+
+
+async def _sums(session: AsyncSession, query: BucketQuery, start_s: int, end_s: int) -> Sequence[Any]:
+    row = UsageEventRow
+    number = (_seconds(session) // WIDTH_S[query.width]).label("number")
+    groups = [_COLUMNS[name] for name in query.group_by]
+    is_embedding = row.endpoint == "embeddings"
+    statement = select(number, *groups, *_token_sums()).where(
+        row.organisation_id == query.organisation_id,
+        row.started_at >= datetime.fromtimestamp(start_s, UTC),
+        row.started_at < datetime.fromtimestamp(end_s, UTC),
+        is_embedding if query.kind == "embeddings" else ~is_embedding,
+    )
+    for column, wanted in (
+        (row.workspace_id, query.workspace_ids),
+        (row.key_id, query.key_ids),
+        (row.model, query.models),
+    ):
+        if wanted:
+            statement = statement.where(column.in_(wanted))
+    # Grouped by the label's name: PostgreSQL takes two expressions with parameters for different ones.
+    statement = statement.group_by("number", *groups).order_by("number", *groups).limit(_MOST_ROWS + 1)
+    rows = (await session.execute(statement)).all()
+    if len(rows) > _MOST_ROWS:
+        raise BadRequest(
+            f"More than {_MOST_ROWS} groups have usage in this page; ask for fewer buckets or groups.", param="limit"
+        )
+    return rows
+
+
+def _seconds(session: AsyncSession) -> ColumnElement[int]:
+    started_at = UsageEventRow.started_at
+    if session.get_bind().dialect.name == "sqlite":
+        return sql_cast(func.strftime("%s", started_at), BigInteger)
+    return sql_cast(func.floor(extract("epoch", started_at)), BigInteger)

@@ -147,6 +147,7 @@ async def running_gateway(
     # asyncio turns Nagle's delay off only for sockets that name their protocol; create_server does not.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
+    listening.listen(1024)
     config = uvicorn.Config(cast(Any, gateway), lifespan="off", log_config=None, access_log=False, ws="none")
     server = uvicorn.Server(config)
     config.load()

@@ -6,7 +6,7 @@ from typing import Any, cast
 import msgspec
 
 from galerne.gateway.wire.answer import AnswerChoice, AnswerToolCall, nine_characters
-from galerne.gateway.wire.chunks import Chunk, StreamChoice, ToolDelta
+from galerne.gateway.wire.chunks import NULL, Chunk, StreamChoice, ToolDelta
 
 __all__ = ["Assembler", "ToolCallParts"]
 
@@ -89,7 +89,7 @@ class Assembler:
                 parts.refusal.append(delta.refusal)
             if delta.tool_calls:
                 parts.calls.add(delta.tool_calls)
-        if choice.logprobs is not None:
+        if choice.logprobs != NULL:
             found = msgspec.json.decode(choice.logprobs)
             if isinstance(found, dict):
                 parts.logprobs.append(cast(dict[str, Any], found))

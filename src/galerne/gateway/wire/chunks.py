@@ -5,7 +5,21 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-__all__ = ["Chunk", "Delta", "StreamChoice", "ToolDelta", "ToolDeltaFunction", "Usage", "UsageDetails", "decode_chunk"]
+__all__ = [
+    "NULL",
+    "Chunk",
+    "Delta",
+    "StreamChoice",
+    "ToolDelta",
+    "ToolDeltaFunction",
+    "Usage",
+    "UsageDetails",
+    "decode_chunk",
+]
+
+
+NULL = Raw(b"null")
+"""What an absent `logprobs` is: they are passed on as bytes, for nobody here reads them."""
 
 
 class UsageDetails(Struct, gc=False):
@@ -57,7 +71,7 @@ class StreamChoice(Struct):
     delta: Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
-    logprobs: Raw | None = None
+    logprobs: Raw = NULL
 
 
 class Chunk(Struct):

@@ -11,7 +11,7 @@ import msgspec
 
 from galerne.gateway.assemble import ToolCallParts
 from galerne.gateway.wire.answer import AnswerChoice, Face, TokenCount
-from galerne.gateway.wire.chunks import Chunk, StreamChoice
+from galerne.gateway.wire.chunks import NULL, Chunk, StreamChoice
 from galerne.gateway.wire.errors import error_event
 from galerne.gateway.wire.openai import DONE
 from galerne.kernel import GalerneError
@@ -80,7 +80,7 @@ class MistralStream:
         elif choice.finish_reason is not None:
             delta.setdefault("content", "")
         shown: dict[str, Any] = {"index": choice.index, "delta": delta, "finish_reason": choice.finish_reason}
-        if choice.logprobs is not None:
+        if choice.logprobs != NULL:
             shown["logprobs"] = choice.logprobs
         return shown
 

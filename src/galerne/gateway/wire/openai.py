@@ -20,14 +20,14 @@ _encode = msgspec.json.Encoder().encode
 class _ChatChoice(Struct):
     index: int
     delta: Delta
-    logprobs: Raw | None
+    logprobs: Raw
     finish_reason: str | None
 
 
 class _TextChoice(Struct):
     index: int
     text: str
-    logprobs: Raw | None
+    logprobs: Raw
     finish_reason: str | None
 
 

@@ -77,12 +77,12 @@ def vary(dialogues: list[Record], plan: Dialogues, chance: random.Random) -> lis
     unfinished: Record | None = None
     for dialogue in dialogues:
         if not _is_plain(dialogue):
-            varied.append(dialogue)
+            varied.append(_with_system(dialogue, plan, chance))
             continue
         if unfinished is None:
             unfinished = _with_system(dialogue, plan, chance)
         else:
-            unfinished = {"messages": unfinished["messages"] + dialogue["messages"]}
+            unfinished = {**unfinished, "messages": unfinished["messages"] + dialogue["messages"]}
         if len(dialogue["messages"]) > 2 or chance.random() >= plan.chain:
             varied.append(unfinished)
             unfinished = None
@@ -96,9 +96,10 @@ def _is_plain(dialogue: Record) -> bool:
 
 
 def _with_system(dialogue: Record, plan: Dialogues, chance: random.Random) -> Record:
-    if chance.random() >= plan.system:
+    messages = dialogue["messages"]
+    if chance.random() >= plan.system or messages[0]["role"] == "system":
         return dialogue
-    return {"messages": [{"role": "system", "content": chance.choice(plan.system_prompts)}, *dialogue["messages"]]}
+    return {**dialogue, "messages": [{"role": "system", "content": chance.choice(plan.system_prompts)}, *messages]}
 
 
 def middle_filling(text: str, chance: random.Random) -> Sample:

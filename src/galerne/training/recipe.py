@@ -135,10 +135,10 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Dialogues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the dialogues of the mix are varied, those with tools excepted.
+    """How the dialogues of the mix are varied.
 
-    `chain` is the share of one-question dialogues that is continued with the next one of the mix, so that the model
-    learns to answer the last question. `system` is the share that gets one of the `system_prompts` before it, so that a
+    `chain` is the share of one-question dialogues without tools that is continued with the next one of the mix, so that
+    the model learns to answer the last question. `system` is the share that gets one of the `system_prompts` before it, so that a
     system prompt is nothing new to it.
     """
 

@@ -22,7 +22,8 @@ def tool_dialogues(table: dict[str, Any], each: int, chance: random.Random) -> l
 
     The table has `pools` (lists of values by name), `plain` (questions and answers that need no tool) and `tools`:
     name, description, parameters, `required`, `asks` and `answers` with `{placeholders}`, `values` (a pool's name or a
-    list for each placeholder), `rows` (values that belong together) and `result` (which of them the tool returns).
+    list for each placeholder; each `#` in a value becomes a digit, so that it has to be read, not known), `rows`
+    (values that belong together) and `result` (which of them the tool returns).
     """
     return [_dialogue(table, scene, chance) for scene in table["tools"] for _ in range(each)]
 
@@ -45,7 +46,7 @@ def _dialogue(table: dict[str, Any], scene: Scene, chance: random.Random) -> dic
 def _turn(table: dict[str, Any], scene: Scene, chance: random.Random) -> list[Message]:
     values: dict[str, Any] = {}
     for name, pool in scene["values"].items():
-        values[name] = chance.choice(table["pools"][pool] if isinstance(pool, str) else pool)
+        values[name] = _filled(chance.choice(table["pools"][pool] if isinstance(pool, str) else pool), chance)
     values |= chance.choice(scene.get("rows", [{}]))
     arguments = {name: values[name] for name in scene["parameters"]}
     result = {name: values[name] for name in scene["result"]}
@@ -60,6 +61,12 @@ def _turn(table: dict[str, Any], scene: Scene, chance: random.Random) -> list[Me
         {"role": "tool", "tool_call_id": "call00000", "name": scene["name"], "content": json.dumps(result)},
         {"role": "assistant", "content": chance.choice(scene["answers"]).format(**values)},
     ]
+
+
+def _filled(value: Any, chance: random.Random) -> Any:
+    if not isinstance(value, str):
+        return value
+    return "".join(str(chance.randrange(10)) if letter == "#" else letter for letter in value)
 
 
 def _schema(scene: Scene) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def model_reader(database: Database) -> Callable[[str], Awaitable[Model]]:
 
     async def read(name: str) -> Model:
         try:
-            async with database.transaction() as session:
+            async with database.reading() as session:
                 return await find_model(session, name)
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             raise Unavailable(

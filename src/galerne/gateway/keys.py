@@ -38,7 +38,7 @@ def key_reader(database: Database, clock: Clock) -> Callable[[str], Awaitable[Ke
 
     async def read(presented: str) -> KeyGrant:
         try:
-            async with database.transaction() as session:
+            async with database.reading() as session:
                 return await resolve_key(session, presented, clock.now())
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             raise Unavailable(

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from galerne.governance import Actor, Permission, requires
 from galerne.identity import service
 from galerne.identity.schemas import CreatedKeyOut, KeyIn, KeyList, KeyOut, key_fields
-from galerne.kernel.web import RequestClock, RequestIds, Transaction
+from galerne.kernel.web import Reading, RequestClock, RequestIds, Transaction
 
 router = APIRouter(prefix="/v1/admin/api-keys", tags=["API keys"])
 
@@ -26,7 +26,7 @@ async def create_api_key(
 @router.get("")
 async def list_api_keys(
     actor: KeyAdmin,
-    session: Transaction,
+    session: Reading,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> KeyList:

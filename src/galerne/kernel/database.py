@@ -95,7 +95,11 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
 
 def make_durable(engine: AsyncEngine) -> None:
     """Have a SQLite engine use WAL, flush each commit to the disk, and take the write lock at once."""
-    _on_connect(engine, ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"))
+    # recursive_triggers: without it INSERT OR REPLACE would slip past the triggers that keep rows append-only.
+    _on_connect(
+        engine,
+        ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON", "busy_timeout=10000"),
+    )
     # Taking the lock at the beginning lets writers queue; taking it at the first write lets them deadlock.
     event.listen(engine.sync_engine, "begin", _begin_immediate)
 

@@ -20,6 +20,12 @@ async def _transaction(request: Request) -> AsyncGenerator[AsyncSession]:
         yield session
 
 
+async def _reading(request: Request) -> AsyncGenerator[AsyncSession]:
+    database = cast(Database, request.app.state.database)
+    async with database.reading() as session:
+        yield session
+
+
 def _clock(request: Request) -> Clock:
     return cast(Clock, request.app.state.clock)
 
@@ -30,5 +36,6 @@ def _ids(request: Request) -> Ids:
 
 # scope="function": the commit happens before the answer is sent, so that nobody is told of what then failed to commit.
 Transaction = Annotated[AsyncSession, Depends(_transaction, scope="function")]
+Reading = Annotated[AsyncSession, Depends(_reading, scope="function")]
 RequestClock = Annotated[Clock, Depends(_clock)]
 RequestIds = Annotated[Ids, Depends(_ids)]

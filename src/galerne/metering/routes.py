@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from galerne.governance import Actor, Permission, requires
 from galerne.kernel import BadRequest, Forbidden
-from galerne.kernel.web import RequestClock, Transaction
+from galerne.kernel.web import Reading, RequestClock
 from galerne.metering.buckets import DEFAULT_BUCKETS, MOST_BUCKETS, BucketQuery, Group, Kind, Width
 from galerne.metering.events import UsageFilter
 from galerne.metering.schemas import BucketPage, UsageOut, bucket_out, page_out
@@ -66,7 +66,7 @@ class OpenAIUsageQuery(BaseModel):
 
 @router.get("/v1/admin/usage")
 async def read_usage(
-    query: Annotated[UsageQuery, Query()], actor: UsageReader, session: Transaction, clock: RequestClock
+    query: Annotated[UsageQuery, Query()], actor: UsageReader, session: Reading, clock: RequestClock
 ) -> UsageOut:
     """What this organisation used: sums, sums by model, and the requests themselves, newest first."""
     since, until = query.bounds(clock.now())
@@ -82,7 +82,7 @@ async def read_usage(
 
 @router.get("/v1/organization/usage/completions")
 async def read_completions_usage(
-    query: Annotated[OpenAIUsageQuery, Query()], actor: UsageReader, session: Transaction, clock: RequestClock
+    query: Annotated[OpenAIUsageQuery, Query()], actor: UsageReader, session: Reading, clock: RequestClock
 ) -> BucketPage:
     """Usage of text generation in buckets of time, as OpenAI's client reads it."""
     return await _page(session, _bucket_query(query, actor, "completions", clock.now()))
@@ -90,13 +90,13 @@ async def read_completions_usage(
 
 @router.get("/v1/organization/usage/embeddings")
 async def read_embeddings_usage(
-    query: Annotated[OpenAIUsageQuery, Query()], actor: UsageReader, session: Transaction, clock: RequestClock
+    query: Annotated[OpenAIUsageQuery, Query()], actor: UsageReader, session: Reading, clock: RequestClock
 ) -> BucketPage:
     """Usage of embeddings in buckets of time, as OpenAI's client reads it."""
     return await _page(session, _bucket_query(query, actor, "embeddings", clock.now()))
 
 
-async def _page(session: Transaction, query: BucketQuery) -> BucketPage:
+async def _page(session: Reading, query: BucketQuery) -> BucketPage:
     found, next_s = await usage_by_bucket(session, query)
     return BucketPage(
         object="page",

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from galerne.apps.commands.existing import with_existing_database
-from galerne.apps.commands.opened import AsJson, DataFolder
+from galerne.apps.commands.opened import AsJson, DataFolder, with_database
 from galerne.journal import LeafFilter, Verification, read, read_all, start_verification, verify_more
 from galerne.kernel import Database, GalerneError
 
@@ -29,7 +28,7 @@ class JournalBroken(GalerneError):
 @app.command()
 def verify(data: DataFolder = None, as_json: AsJson = False) -> None:
     """Check every leaf, the chain and the head. Keep the printed head elsewhere: it shows a later rewriting."""
-    verdict = with_existing_database(data, _verify)
+    verdict = with_database(data, _verify)
     if as_json:
         typer.echo(json.dumps(_fields(verdict)))
     elif verdict.problem is None:
@@ -58,17 +57,17 @@ def export(
         with output.open("wb") as file:
             return await _export(database, organisation, file.write)
 
-    count = with_existing_database(data, work)
+    count = with_database(data, work)
     if output is not None:
         typer.echo(f"{count} leaves written to {output}", err=True)
 
 
 async def _verify(database: Database) -> Verification:
-    async with database.transaction() as session:
+    async with database.reading() as session:
         verifier = await start_verification(session)
     more = True
     while more:
-        async with database.transaction() as session:
+        async with database.reading() as session:
             more = await verify_more(session, verifier, _PAGE)
     return verifier.result()
 
@@ -77,7 +76,7 @@ async def _export(database: Database, organisation_id: str | None, write: Callab
     count, after = 0, 0
     while True:
         wanted = LeafFilter(after=after, oldest_first=True)
-        async with database.transaction() as session:
+        async with database.reading() as session:
             if organisation_id is None:
                 leaves = await read_all(session, wanted, _PAGE)
             else:

@@ -1,7 +1,7 @@
 """`galerne keys`: create, list and revoke API keys of this installation."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, cast
 
 import typer
@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from galerne.apps.commands.moments import moment
 from galerne.apps.commands.opened import AsJson, DataFolder, as_operator
 from galerne.governance import Actor, Permission
 from galerne.identity import Dialect, NewKey, create_key, key_fields, list_keys, revoke_key
-from galerne.kernel import BadRequest, Ids, SystemClock
+from galerne.kernel import Ids, SystemClock
 
 app = typer.Typer(
     help="Create, list and revoke API keys.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
@@ -41,7 +42,7 @@ def create(
     new = NewKey(
         name=name,
         scopes=frozenset(scope or (Permission.INFERENCE_RUN, Permission.MODELS_READ)),
-        expires_at=None if expires is None else _expiry(expires, clock.now()),
+        expires_at=None if expires is None else moment("--expires", expires, clock.now(), past=False),
         strict=strict,
         dialect=dialect,
         requests_per_minute=rpm,
@@ -92,21 +93,6 @@ def revoke(
 
     row = as_operator(data, work)
     typer.echo(json.dumps(row, default=_plain) if as_json else f"revoked {row['prefix']}… ({row['name']})")
-
-
-_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-
-
-def _expiry(text: str, now: datetime) -> datetime:
-    if text[-1:] in _UNITS and text[:-1].isdigit():
-        return now + timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadRequest(
-            f"--expires: '{text}' is neither a span such as 30d nor an ISO time such as 2027-01-31T12:00Z."
-        ) from None
-    return when.replace(tzinfo=when.tzinfo or UTC)
 
 
 def _joined(value: object) -> str:

@@ -35,7 +35,7 @@ app = typer.Typer(
 @app.command("list")
 def list_(data: DataFolder = None, as_json: AsJson = False) -> None:
     """List the models that can be asked for."""
-    models = in_transaction(data, _catalogue)
+    models = in_transaction(data, _catalogue, create=True)
     if as_json:
         typer.echo(json.dumps([_fields(model) for model in models]))
         return
@@ -55,7 +55,7 @@ def show(
         await _catalogue(session)
         return await find_model(session, name)
 
-    fields = _fields(in_transaction(data, work))
+    fields = _fields(in_transaction(data, work, create=True))
     if as_json:
         typer.echo(json.dumps(fields))
         return
@@ -100,7 +100,7 @@ def add(
     async def work(session: AsyncSession) -> Model:
         return await add_external(session, SYSTEM, external, SystemClock())
 
-    model = in_transaction(data, work)
+    model = in_transaction(data, work, create=True)
     typer.echo(json.dumps(_fields(model)) if as_json else f"added {model.id}: {model.upstream_model} at {model.url}")
 
 
@@ -111,7 +111,7 @@ def remove(name: Annotated[str, typer.Argument(help="Its name.")], data: DataFol
     async def work(session: AsyncSession) -> Model:
         return await remove_model(session, SYSTEM, name, SystemClock())
 
-    typer.echo(f"removed {in_transaction(data, work).id}")
+    typer.echo(f"removed {in_transaction(data, work, create=True).id}")
 
 
 @app.command()

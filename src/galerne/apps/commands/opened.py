@@ -1,4 +1,4 @@
-"""How a command opens an installation's database: the folder it was told, migrated, with the operator as the actor."""
+"""How a command opens an installation's database: in the folder it was told, migrated, a server running or not."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
+from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.governance import Actor
 from galerne.identity import find_installation_admin
-from galerne.kernel import Database, Settings
+from galerne.kernel import Database, NotFound, Settings
 
 T = TypeVar("T")
 
@@ -20,9 +21,31 @@ DataFolder = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def in_transaction(data: Path | None, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    """What `work` returns, run in one transaction on the database of the data folder; works beside a running server."""
-    return asyncio.run(_run(Settings().with_data(data), work))
+def with_database(data: Path | None, work: Callable[[Database], Awaitable[T]], *, create: bool = False) -> T:
+    """What `work` returns; it opens its own transactions, so that a long walk does not hold up a running server.
+
+    Without `create`, raises `NotFound` when the data folder holds no database: a command that only reads must not leave
+    an empty installation where a folder's name was mistyped.
+    """
+    settings = Settings().with_data(data)
+    url = settings.resolved_database_url
+    place = make_url(url)
+    if not create and place.get_backend_name() == "sqlite" and not Path(place.database or "").is_file():
+        raise NotFound(
+            f"There is no database at {place.database}. "
+            "Start `galerne serve` once, or name the folder of an installation with --data or GALERNE_DATA."
+        )
+    return asyncio.run(_run(url, work))
+
+
+def in_transaction(data: Path | None, work: Callable[[AsyncSession], Awaitable[T]], *, create: bool = False) -> T:
+    """What `work` returns, run in one transaction on the database of the data folder; errors as `with_database`."""
+
+    async def transact(database: Database) -> T:
+        async with database.transaction() as session:
+            return await work(session)
+
+    return with_database(data, transact, create=create)
 
 
 def as_operator(data: Path | None, work: Callable[[AsyncSession, Actor], Awaitable[T]]) -> T:
@@ -34,11 +57,10 @@ def as_operator(data: Path | None, work: Callable[[AsyncSession, Actor], Awaitab
     return in_transaction(data, with_operator)
 
 
-async def _run(settings: Settings, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    database = Database(settings.resolved_database_url, pool_size=1)
+async def _run(url: str, work: Callable[[Database], Awaitable[T]]) -> T:
+    database = Database(url, pool_size=1)
     try:
         await database.migrate()
-        async with database.transaction() as session:
-            return await work(session)
+        return await work(database)
     finally:
         await database.close()

@@ -1,21 +1,19 @@
 """`galerne usage`: what was consumed on this installation, for its operator."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from galerne.apps.commands.existing import with_existing_database
-from galerne.apps.commands.opened import AsJson, DataFolder
-from galerne.kernel import BadRequest, Database, SystemClock
+from galerne.apps.commands.moments import moment
+from galerne.apps.commands.opened import AsJson, DataFolder, with_database
+from galerne.kernel import Database, SystemClock
 from galerne.metering import Totals, UsageFilter, UsagePage, event_fields, totals_fields, usage
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-_UNITS = {"d": 86_400, "h": 3_600, "m": 60}
 
 
 @app.command()
@@ -27,29 +25,19 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show what was consumed: sums, sums by model, and the latest requests."""
-    wanted = UsageFilter(model=model, since=None if since is None else _since(since, SystemClock().now()))
+    wanted = UsageFilter(
+        model=model, since=None if since is None else moment("--since", since, SystemClock().now(), past=True)
+    )
 
     async def work(database: Database) -> UsagePage:
-        async with database.transaction() as session:
+        async with database.reading() as session:
             return await usage(session, None, wanted, limit)
 
-    page = with_existing_database(data, work)
+    page = with_database(data, work)
     if as_json:
         typer.echo(json.dumps(_fields(page), default=_plain))
     else:
         _print(page)
-
-
-def _since(text: str, now: datetime) -> datetime:
-    if text[-1:] in _UNITS and text[:-1].isdecimal():
-        return now - timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadRequest(
-            f"--since: '{text}' is neither a span such as 30d nor an ISO time such as 2027-01-31T12:00Z."
-        ) from None
-    return when.replace(tzinfo=when.tzinfo or UTC)
 
 
 def _fields(page: UsagePage) -> dict[str, object]:

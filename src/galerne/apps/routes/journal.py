@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from galerne.governance import Actor, ActorKind, Permission, requires
 from galerne.journal import LeafFilter, Outcome, StoredLeaf, read
-from galerne.kernel.web import Transaction
+from galerne.kernel.web import Reading
 
 router = APIRouter(tags=["Journal"])
 
@@ -71,7 +71,7 @@ class AuditLogPage(BaseModel):
 async def read_audit_logs(
     query: Annotated[AuditLogQuery, Query()],
     actor: Annotated[Actor, requires(Permission.JOURNAL_READ)],
-    session: Transaction,
+    session: Reading,
 ) -> AuditLogPage:
     """What happened in this organisation (in this workspace, for a key that belongs to one)."""
     wanted = LeafFilter(

@@ -224,7 +224,9 @@ async def test_usage_and_journal_are_written_in_one_transaction_or_not_at_all(da
     ids = Ids()
     good = [one(ids.new()) for _ in range(3)]
     await write(good)
-    await write(good[:1])
+    assert await _counts(database) == (3, 3)
+    await write(good[:2])
+    assert await _counts(database) == (3, 3)
     twisted = Settled(good[0].event, good[0].entry)
     object.__setattr__(twisted, "event", UsageEvent(**{**_fields(good[0].event), "output_tokens": 9}))
     before = await _counts(database)

@@ -16,7 +16,7 @@ from galerne.gateway.routing import Replicas
 from galerne.gateway.settlement import Settled, Settlements, settlement_writer
 from galerne.gateway.tally import Tally
 from galerne.gateway.upstream import Upstream
-from galerne.gateway.verdict import Verdict, settled, verdict_of
+from galerne.gateway.verdict import InternalError, Verdict, place_of, settled, verdict_of
 from galerne.gateway.wire.answer import TokenCount
 from galerne.gateway.wire.errors import error_body, error_headers, error_status
 from galerne.kernel import Clock, Database, GalerneError, Ids, Settings, Unavailable, get_logger, invariant
@@ -57,7 +57,7 @@ class Gateway:
         self._ids = ids
         self._metrics = GatewayMetrics(registry)
         self._upstream = Upstream()
-        self._engines = Engines(replicas, self._upstream, settings)
+        self._engines = Engines(replicas, self._upstream, settings, clock)
         self._limits = Limits()
         keys = KeyCache(key_reader(database, clock), clock, staleness_s=settings.key_staleness_s)
         catalogue = Catalogue(model_reader(database), clock)
@@ -111,7 +111,7 @@ class Gateway:
         self._idle.clear()
         self._metrics.in_flight.inc()
         try:
-            await self._answer(arrival)
+            await self._answer_safely(arrival)
             if arrival.stopped:
                 raise asyncio.CancelledError
         finally:
@@ -119,6 +119,14 @@ class Gateway:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
+
+    async def _answer_safely(self, arrival: Arrival) -> None:
+        try:
+            await self._answer(arrival)
+        except Exception as error:  # noqa: BLE001 - uvicorn would log local variables, keys and prompts among them
+            self._log.error("defect", request_id=arrival.request_id, cause=place_of(error))
+            if not arrival.caller.status:
+                await self._refuse(arrival, InternalError("Something went wrong here."))
 
     async def _answer(self, arrival: Arrival) -> None:
         try:

@@ -10,7 +10,7 @@ from galerne.gateway.sse import DONE_DATA, EventSplitter
 from galerne.gateway.tally import Tally
 from galerne.gateway.upstream import engine_error
 from galerne.gateway.wire.chunks import Chunk, decode_chunk
-from galerne.kernel import GalerneError, UpstreamFailed
+from galerne.kernel import Clock, GalerneError, UpstreamFailed
 
 __all__ = ["EngineAnswer", "UpstreamTimedOut"]
 
@@ -33,9 +33,13 @@ class EngineAnswer:
     keeps us from reading, an engine is not silent.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, tally: Tally, *, first_byte_s: float, idle_s: float) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, tally: Tally, clock: Clock, *, first_byte_s: float, idle_s: float
+    ) -> None:
         self._response = response
         self._tally = tally
+        # Never the event loop's own clock: uvloop's has milliseconds and lags behind, so the two must not be compared.
+        self._now_s = clock.monotonic
         self._idle_s = idle_s
         self._limit_s = first_byte_s
         self._splitter = EventSplitter()
@@ -77,7 +81,7 @@ class EngineAnswer:
             self._response.close()
 
     async def _read(self) -> bytes:
-        self._waiting_since_s = self._loop.time()
+        self._waiting_since_s = self._now_s()
         if self._timer is None:
             self._timer = self._loop.call_later(self._limit_s, self._look)
         try:
@@ -102,7 +106,7 @@ class EngineAnswer:
 
     def _look(self) -> None:
         since_s = self._waiting_since_s
-        if since_s is not None and self._loop.time() - since_s >= self._limit_s:
+        if since_s is not None and self._now_s() - since_s >= self._limit_s:
             self._timed_out = True
             self._response.close()
             return
@@ -128,5 +132,5 @@ class EngineAnswer:
             raise UpstreamFailed("The engine sent something that is no answer.", code="upstream_garbage") from error
         if chunk.error is not None:
             raise engine_error(chunk.error)
-        self._tally.see(chunk, self._loop.time())
+        self._tally.see(chunk, self._now_s())
         return chunk

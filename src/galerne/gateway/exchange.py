@@ -21,7 +21,7 @@ from galerne.gateway.tally import Tally
 from galerne.gateway.upstream import ConnectFailed, ConnectionLost, OptionsRefused, Upstream, refusal
 from galerne.gateway.wire import mistral, openai
 from galerne.gateway.wire.answer import Face
-from galerne.kernel import Settings, Unavailable, UpstreamFailed
+from galerne.kernel import Clock, Settings, Unavailable, UpstreamFailed
 
 __all__ = ["Engines", "StreamWriter", "context_reached", "stream_writer"]
 
@@ -57,10 +57,11 @@ def stream_writer(face: Face) -> StreamWriter:
 class Engines:
     """Every engine that this gateway talks to, with what it has learnt of them: their load and what they refuse."""
 
-    def __init__(self, replicas: Replicas, upstream: Upstream, settings: Settings) -> None:
+    def __init__(self, replicas: Replicas, upstream: Upstream, settings: Settings, clock: Clock) -> None:
         self._replicas = replicas
         self._upstream = upstream
         self._settings = settings
+        self._clock = clock
         self._outstanding: Counter[str] = Counter()
         self._options: OrderedDict[tuple[str, str], int] = OrderedDict()
 
@@ -119,7 +120,7 @@ class Engines:
         settings = self._settings
         async with self._response(admitted, tally) as response:
             answer = EngineAnswer(
-                response, tally, first_byte_s=settings.first_byte_timeout_s, idle_s=settings.idle_timeout_s
+                response, tally, self._clock, first_byte_s=settings.first_byte_timeout_s, idle_s=settings.idle_timeout_s
             )
             try:
                 yield answer

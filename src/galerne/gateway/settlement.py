@@ -34,12 +34,13 @@ class Settled:
 
 
 def settlement_writer(database: Database) -> Write:
-    """A function that writes a batch in one transaction: all of it or nothing."""
+    """A function that writes a batch in one transaction: all of it or nothing, and each of it once."""
 
     async def write(batch: Sequence[Settled]) -> None:
         async with database.transaction() as session:
-            await record(session, [one.event for one in batch])
-            await append(session, [one.entry for one in batch])
+            new = await record(session, [one.event for one in batch])
+            # A commit may have gone through though its confirmation was lost: then a second try finds all of it there.
+            await append(session, [one.entry for one in batch if one.event.id in new])
 
     return write
 

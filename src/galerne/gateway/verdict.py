@@ -15,7 +15,7 @@ from galerne.journal import Entry
 from galerne.kernel import GalerneError, Unavailable
 from galerne.metering import UsageEvent
 
-__all__ = ["InternalError", "Outcome", "Verdict", "settled", "verdict_of"]
+__all__ = ["InternalError", "Outcome", "Verdict", "place_of", "settled", "verdict_of"]
 
 Outcome = Literal["completed", "cancelled", "failed"]
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; no answer carries it
@@ -48,8 +48,7 @@ def verdict_of(work: "asyncio.Task[bytes | StreamWriter]", *, hung_up: bool) -> 
         return Verdict("completed", work.result(), hung_up=hung_up)
     if isinstance(error, GalerneError):
         return Verdict("failed", error=error, hung_up=hung_up, cause=error.code)
-    # The type and place only: the text of a surprise may quote what the caller wrote.
-    return Verdict("failed", error=InternalError("Something went wrong here."), hung_up=hung_up, cause=_place(error))
+    return Verdict("failed", error=InternalError("Something went wrong here."), hung_up=hung_up, cause=place_of(error))
 
 
 def settled(admitted: Admitted, tally: Tally, verdict: Verdict, *, at: datetime, total_ms: float) -> Settled:
@@ -116,7 +115,8 @@ def _status(admitted: Admitted, verdict: Verdict) -> int:
     return 200 if verdict.error is None else error_status(verdict.error, admitted.arrival.dialect)
 
 
-def _place(error: BaseException) -> str:
+def place_of(error: BaseException) -> str:
+    """What kind of surprise it was and where: all that may be logged, for its text may quote what a caller wrote."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -8,6 +8,7 @@ import yaml
 
 from galerne.kernel import BadRequest, NotFound
 from galerne.training import load_recipe, parse_recipe
+from galerne.training.corpora import check_files
 from galerne.training.recipe import Budget, Schedule
 from galerne.training.schedule import progress_share, rate_share
 from tests.training.small import plain_recipe
@@ -61,7 +62,9 @@ def test_what_is_not_yaml_and_what_is_not_there_are_refused(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_that_ships_can_be_read(path: Path) -> None:
-    assert load_recipe(path).name == path.stem
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    check_files(Path(), tuple(corpus for corpus in recipe.corpora if corpus.path.startswith("galerne:")))
 
 
 def test_the_rate_rises_stays_and_falls_to_its_floor() -> None:

@@ -138,8 +138,8 @@ class Dialogues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the dialogues of the mix are varied.
 
     `chain` is the share of one-question dialogues without tools that is continued with the next one of the mix, so that
-    the model learns to answer the last question. `system` is the share that gets one of the `system_prompts` before it, so that a
-    system prompt is nothing new to it.
+    the model learns to answer the last question. `system` is the share that gets one of the `system_prompts` before it,
+    so that a system prompt is nothing new to it.
     """
 
     chain: Share = 0.0
@@ -183,9 +183,7 @@ def parse_recipe(text: str, *, where: str = "recipe") -> Recipe:
     except yaml.YAMLError as wrong:
         raise BadRequest(f"{where} is not YAML: {wrong}") from wrong
     except msgspec.ValidationError as wrong:
-        raise BadRequest(
-            f"{where}: {wrong}. Correct that field; they are described in galerne.training.recipe."
-        ) from wrong
+        raise BadRequest(f"{where}: {wrong}. Correct that field; galerne.training.recipe describes them.") from wrong
     _check(recipe, where)
     return recipe
 

@@ -27,7 +27,7 @@ bench: .venv/.installed-dev ## Measure; B=name for one benchmark
 	$(BIN)/python -m bench $(B)
 
 docs: .venv/.installed-dev ## Write docs/reference from the code
-	$(BIN)/python -m docs.generate
+	$(BIN)/python docs/generate.py
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10

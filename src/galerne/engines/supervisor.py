@@ -33,7 +33,7 @@ from galerne.kernel.logs import get_logger
 _PROBE_TIMEOUT_S = 5.0
 _LINES_KEPT = 20
 _CLI = (sys.executable, "-m", "galerne.apps.cli")
-_log = get_logger(__name__)
+_log = get_logger("engines")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,14 @@ Precision: TypeAlias = Literal["f16", "q8_0"]
 
 # Raised whenever the written file changes, so that files converted by an older version are not used.
 _FORMAT = 1
-_CONVERTED = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
+_CONVERTED = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "sentence_bert_config.json",
+    "chat_template.jinja",
+)
 _QUANTISED = {"f16": GGMLQuantizationType.F16, "q8_0": GGMLQuantizationType.Q8_0}
 _FILE_TYPES = {"f16": LlamaFileType.MOSTLY_F16, "q8_0": LlamaFileType.MOSTLY_Q8_0}
 _Q8_BLOCK = 32
@@ -102,7 +109,7 @@ def convert(folder: Path, target: Path, precision: Precision = "f16") -> None:
 
     Raises `UnusableModel` as `gguf_file` does.
     """
-    config = read_json(folder / "config.json")
+    config = _trained_length(folder, read_json(folder / "config.json"))
     family = _family(config)
     tensors = stored_tensors(folder)
     writer = GGUFWriter(None, family.architecture)
@@ -136,7 +143,7 @@ def _family(config: dict[str, Any]) -> _Family:
     if {"LlamaForCausalLM", "MistralForCausalLM"} & set(declared):
         return _Family("llama", _describe_llama, _rename_llama, _arrange_llama)
     if {"BertModel", "BertForMaskedLM"} & set(declared):
-        return _Family("bert", _describe_bert, _rename_bert, _as_stored)
+        return _Family("bert", _describe_bert, _rename_bert, _arrange_bert)
     names = ", ".join(declared) or "none named in config.json"
     raise UnusableModel(f"architecture {names}: this engine converts Llama, Mistral and BERT models")
 
@@ -169,6 +176,14 @@ def _context_length(config: dict[str, Any]) -> int:
     # llama.cpp's llama graph attends to everything; within one window that is what a sliding window does too.
     positions = int(config["max_position_embeddings"])
     return min(positions, int(config.get("sliding_window") or positions))
+
+
+def _trained_length(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    # Sentence transformers say beside the model how much of its positions they were trained with.
+    file = folder / "sentence_bert_config.json"
+    trained = read_json(file).get("max_seq_length") if file.is_file() else None
+    positions = int(config["max_position_embeddings"]) if "max_position_embeddings" in config else 0
+    return {**config, "max_position_embeddings": min(int(trained), positions)} if trained else config
 
 
 def _describe_bert(writer: GGUFWriter, config: dict[str, Any]) -> None:
@@ -220,8 +235,8 @@ def _arrange_llama(name: str, values: Floats, config: dict[str, Any]) -> Floats:
     return values.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
-def _as_stored(_name: str, values: Floats, _config: dict[str, Any]) -> Floats:
-    return values
+def _arrange_bert(name: str, values: Floats, config: dict[str, Any]) -> Floats:
+    return values[: int(config["max_position_embeddings"])] if name == "position_embd.weight" else values
 
 
 def _converted(

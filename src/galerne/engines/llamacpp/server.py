@@ -26,7 +26,7 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _LARGEST_BODY = 32 * 1024 * 1024
-_log = get_logger(__name__)
+_log = get_logger("engines")
 
 
 @dataclass(frozen=True)

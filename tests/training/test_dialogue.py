@@ -97,6 +97,14 @@ def test_text_with_a_special_token_is_refused(tmp_path: Path) -> None:
         mix(tmp_path, small_recipe(hashes))
 
 
+@pytest.mark.parametrize("line", ["{", '{"title": "no text"}', "[1]"])
+def test_a_record_that_is_not_one_is_refused_with_its_line(tmp_path: Path, line: str) -> None:
+    hashes = write_corpora(tmp_path)
+    (tmp_path / "lm/text.jsonl").write_text(f'{{"text": "Good."}}\n{line}\n')
+    with pytest.raises(BadRequest, match=r"lm/text\.jsonl, line 2"):
+        mix(tmp_path, small_recipe(hashes))
+
+
 def test_single_questions_are_chained_and_some_get_a_system_prompt() -> None:
     plan = Dialogues(chain=0.5, system=0.5, system_prompts=("Be brief.",))
     one = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from galerne.kernel.errors import invariant
-from galerne.training.recipe import Corpus
+from galerne.training.recipe import Corpus, Release
 from galerne.training.record import Record
 
 __all__ = ["attribution", "corpora_of", "model_card"]
@@ -46,11 +45,8 @@ def corpora_of(record: Record) -> Iterator[tuple[str, Corpus]]:
         yield record.recipe.name, corpus
 
 
-def model_card(record: Record, *, weights: int, vocabulary: int) -> str:
-    """The card as Markdown with the front matter of Hugging Face. The recipe must have a `release`."""
-    release = record.recipe.release
-    invariant(release is not None, "a model card is written for a release")
-    assert release is not None  # noqa: S101 - for the type checker, which does not follow the line above
+def model_card(record: Record, release: Release, *, weights: int, vocabulary: int) -> str:
+    """The card as Markdown with the front matter of Hugging Face."""
     sets = (f"| {run} | {c.path} | {c.repeat:g} | {c.licence} | `{c.sha256[:16]}…` |" for run, c in corpora_of(record))
     return "\n".join(
         (

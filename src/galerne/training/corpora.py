@@ -48,9 +48,9 @@ def check_files(root: Path, wanted: tuple[Corpus | Measured, ...]) -> None:
 
 
 def read_records(root: Path, entry: Corpus | Measured) -> list[Record]:
-    """The records of a JSON-lines file, in its order."""
+    """The records of a JSON-lines file, in its order. Raises `BadRequest` naming the first line that is not JSON."""
     with locate(root, entry.path).open(encoding="utf-8") as lines:
-        records = [json.loads(line) for line in lines]
+        records = [_parsed(line, number, entry.path) for number, line in enumerate(lines, start=1)]
     return records[: entry.limit] if isinstance(entry, Measured) and entry.limit else records
 
 
@@ -114,8 +114,8 @@ def _drawn(root: Path, corpus: Corpus, chance: random.Random) -> list[Record]:
         table = json.loads(locate(root, corpus.path).read_text(encoding="utf-8"))
         return tool_dialogues(table, round(corpus.repeat), chance)
     records = read_records(root, corpus)
-    for record in records:
-        _refuse_special_tokens(record, corpus)
+    for number, record in enumerate(records, start=1):
+        _check_record(record, number, corpus)
     return _repeated(records, corpus.repeat, chance)
 
 
@@ -142,8 +142,21 @@ def _pieces(text: str) -> list[str]:
     return pieces
 
 
-def _refuse_special_tokens(record: Record, corpus: Corpus) -> None:
-    text = record["text"] if corpus.kind == "text" else "".join(m["content"] for m in record["messages"])
+def _parsed(line: str, number: int, path: str) -> Record:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as wrong:
+        raise BadRequest(f"{path}, line {number} is not JSON: {wrong}. Each line must be one JSON object.") from wrong
+
+
+def _check_record(record: Record, number: int, corpus: Corpus) -> None:
+    try:
+        text = record["text"] if corpus.kind == "text" else "".join(m["content"] or "" for m in record["messages"])
+    except (KeyError, TypeError) as wrong:
+        wanted = "a text" if corpus.kind == "text" else "messages with role and content"
+        raise BadRequest(
+            f"{corpus.path}, line {number} has no {wanted}; mend the file or the recipe's kind."
+        ) from wrong
     for special in SPECIAL_TOKENS:
         if special in text:
-            raise BadRequest(f"{corpus.path} has a record that contains the special token {special}; remove it.")
+            raise BadRequest(f"{corpus.path}, line {number} contains the special token {special}; remove that record.")

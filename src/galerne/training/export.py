@@ -20,6 +20,7 @@ from galerne.kernel.errors import BadRequest, Conflict
 from galerne.training.card import attribution, corpora_of, model_card
 from galerne.training.dialogue import chat_template
 from galerne.training.network import restore_model, weight_count
+from galerne.training.recipe import Release
 from galerne.training.record import Record, read_record
 from galerne.training.tokens import BOS, EOS, PAD, load_tokenizer, special_tokens_map, token_id, tokenizer_settings
 
@@ -41,20 +42,21 @@ def export_run(run: Path, target: Path, clock: Clock) -> None:
     Raises `BadRequest` when the run's recipe has no `release`, `Conflict` when `target` holds something else.
     """
     record = read_record(run)
-    if record.recipe.release is None:
+    release = record.recipe.release
+    if release is None:
         raise BadRequest(f"The recipe {record.recipe.name} has no release: give it a name, a version and a licence.")
     if target.exists() and any(target.iterdir()) and not (target / MANIFEST).is_file():
         raise Conflict(f"{target} holds something that is not an exported model; name an empty or new folder.")
     unfinished = target.with_name(f".{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    _write_model(run, record, unfinished)
-    _write_manifest(record, unfinished, clock)
+    _write_model(run, record, release, unfinished)
+    _write_manifest(record, release, unfinished, clock)
     shutil.rmtree(target, ignore_errors=True)
     unfinished.replace(target)
 
 
-def _write_model(run: Path, record: Record, target: Path) -> None:
+def _write_model(run: Path, record: Record, release: Release, target: Path) -> None:
     model = restore_model(run).bfloat16()
     _write_settings(model.config.to_dict(), target)
     save_file(_owned_weights(model), target / "model.safetensors", metadata={"format": "pt"})
@@ -69,9 +71,9 @@ def _write_model(run: Path, record: Record, target: Path) -> None:
         "special_tokens_map.json": special_tokens_map(),
         "chat_template.jinja": chat_template(),
         "generation_config.json": _json(_generation_settings()),
-        "README.md": model_card(record, weights=weight_count(model), vocabulary=vocabulary),
+        "README.md": model_card(record, release, weights=weight_count(model), vocabulary=vocabulary),
         "ATTRIBUTION.md": attribution(record),
-        "LICENSE": _licence_text(record),
+        "LICENSE": _licence_text(release.licence),
     }
     for name, text in texts.items():
         (target / name).write_text(text, encoding="utf-8")
@@ -102,19 +104,17 @@ def _generation_settings() -> dict[str, Any]:
     }
 
 
-def _licence_text(record: Record) -> str:
-    licence = record.recipe.release.licence if record.recipe.release else ""
+def _licence_text(licence: str) -> str:
     if licence not in _LICENCES:
         raise BadRequest(f"release.licence {licence!r} has no text in this package; known: {', '.join(_LICENCES)}.")
     return (files("galerne.training") / "data" / _LICENCES[licence]).read_text(encoding="utf-8")
 
 
-def _write_manifest(record: Record, target: Path, clock: Clock) -> None:
-    release = record.recipe.release
+def _write_manifest(record: Record, release: Release, target: Path, clock: Clock) -> None:
     manifest = {
-        "name": release.name if release else "",
-        "version": release.version if release else "",
-        "licence": release.licence if release else "",
+        "name": release.name,
+        "version": release.version,
+        "licence": release.licence,
         "created_at": clock.now().isoformat(timespec="seconds"),
         "files": {path.name: _fingerprint(path) for path in sorted(target.iterdir())},
         "training_data": _by_licence(record),

@@ -150,6 +150,7 @@ def _begin(recipe: Recipe, places: Places, tokenizer: Tokenizer, windows: Window
     if start is not None:
         keep_start(out, read_record(start))
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    # Through the base class: transformers wraps `to` in a way that hides its types.
     nn.Module.to(model, device)
     return Run(recipe, recipe_key(recipe), out, model, windows, clock, device)
 

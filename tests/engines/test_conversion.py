@@ -129,5 +129,5 @@ def test_folder_with_a_gguf_file_needs_no_conversion(tiny_model: Path, tmp_path:
     assert gguf_file(folder, tmp_path / "other") == file
     assert gguf_file(file, tmp_path / "other") == file
     shutil.copy(file, folder / "second.gguf")
-    with pytest.raises(UnusableModel, match="holds 2 .gguf files"):
+    with pytest.raises(UnusableModel, match=r"holds 2 \.gguf files"):
         gguf_file(folder, tmp_path / "other")

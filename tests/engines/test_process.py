@@ -1,4 +1,3 @@
-import os
 import shutil
 import signal
 import stat
@@ -54,7 +53,7 @@ def test_only_the_owner_can_connect(engine: Engine) -> None:
 
 
 def test_nothing_listens_beyond_unix_sockets(engine: Engine) -> None:
-    own = {os.readlink(link) for link in Path(f"/proc/{engine.pid}/fd").iterdir()}
+    own = {str(link.readlink()) for link in Path(f"/proc/{engine.pid}/fd").iterdir()}
     for table in ("tcp", "tcp6"):
         rows = Path(f"/proc/{engine.pid}/net/{table}").read_text().splitlines()[1:]
         listening = {f"socket:[{row.split()[9]}]" for row in rows if row.split()[3] == "0A"}

@@ -172,6 +172,7 @@ async def test_an_engine_that_refuses_stream_options_is_asked_again_without_and_
     ("name", "status", "code"),
     [
         ("says-400", 400, "invalid_request"),
+        ("says-too-long", 400, "context_length_exceeded"),
         ("says-401", 502, "upstream_credentials"),
         ("says-404", 502, "upstream_lacks_model"),
         ("says-429", 429, "rate_limit_exceeded"),

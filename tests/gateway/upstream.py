@@ -212,6 +212,7 @@ BEHAVIOURS = {
 }
 REFUSALS = {
     "says-400": (400, {"error": {"message": "logit_bias: unknown token", "param": "logit_bias"}}, {}),
+    "says-too-long": (400, {"error": {"message": "9 tokens too many", "code": "context_length_exceeded"}}, {}),
     "says-401": (401, {"error": {"message": "bad key sk-upstream-secret"}}, {}),
     "says-404": (404, {"error": {"message": "no such model"}}, {}),
     "says-429": (429, {"error": {"message": "slow down"}}, {"retry-after": "7"}),

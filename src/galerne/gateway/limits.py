@@ -5,7 +5,7 @@ counters live in this process: with N gateways, a key can use up to N times its 
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from galerne.kernel import RateLimited
 
@@ -26,7 +26,7 @@ class Bucket:
 def refill(bucket: Bucket, now_s: float) -> Bucket:
     """The bucket at `now_s`; never fuller than one minute's worth, and time never runs backwards."""
     gained = max(0.0, now_s - bucket.at_s) * bucket.per_minute / 60
-    return replace(bucket, level=min(float(bucket.per_minute), bucket.level + gained), at_s=max(now_s, bucket.at_s))
+    return Bucket(bucket.per_minute, min(bucket.per_minute, bucket.level + gained), max(now_s, bucket.at_s))
 
 
 def wait_s(bucket: Bucket, amount: float) -> float:
@@ -38,7 +38,7 @@ def wait_s(bucket: Bucket, amount: float) -> float:
 
 def take(bucket: Bucket, amount: float) -> Bucket:
     """The bucket after `amount` was taken, or given back when negative."""
-    return replace(bucket, level=min(float(bucket.per_minute), bucket.level - amount))
+    return Bucket(bucket.per_minute, min(bucket.per_minute, bucket.level - amount), bucket.at_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """What the data plane counts for Prometheus; names end in their unit, labels never hold what a caller wrote."""
 
+from dataclasses import dataclass
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from galerne.gateway.wire.answer import TokenCount
@@ -11,10 +13,20 @@ _COMMIT_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.25,
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
+@dataclass(frozen=True, slots=True)
+class _OfModel:
+    input_tokens: Counter
+    cached_tokens: Counter
+    output_tokens: Counter
+    ttft: Histogram
+    duration: Histogram
+
+
 class GatewayMetrics:
     """Every metric of one gateway, in the registry it is given."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._models: dict[tuple[str, str], _OfModel] = {}
         self._requests = Counter(
             "galerne_gateway_requests", "Requests answered.", ("endpoint", "model", "status"), registry=registry
         )
@@ -48,12 +60,26 @@ class GatewayMetrics:
 
     def settled(self, endpoint: str, model: str, count: TokenCount, ttft_ms: float | None, total_ms: float) -> None:
         """One request was settled."""
-        self._tokens.labels(model, "input").inc(count.input_tokens)
-        self._tokens.labels(model, "cached").inc(count.cached_tokens)
-        self._tokens.labels(model, "output").inc(count.output_tokens)
+        of = self._of(endpoint, model)
+        of.input_tokens.inc(count.input_tokens)
+        of.cached_tokens.inc(count.cached_tokens)
+        of.output_tokens.inc(count.output_tokens)
         if ttft_ms is not None:
-            self._ttft.labels(model).observe(ttft_ms / 1000)
-        self._duration.labels(endpoint, model).observe(total_ms / 1000)
+            of.ttft.observe(ttft_ms / 1000)
+        of.duration.observe(total_ms / 1000)
+
+    def _of(self, endpoint: str, model: str) -> "_OfModel":
+        found = self._models.get((endpoint, model))
+        if found is None:
+            # Looking labels up costs more than counting; there are as many of these as the registry holds anyway.
+            found = self._models[(endpoint, model)] = _OfModel(
+                self._tokens.labels(model, "input"),
+                self._tokens.labels(model, "cached"),
+                self._tokens.labels(model, "output"),
+                self._ttft.labels(model),
+                self._duration.labels(endpoint, model),
+            )
+        return found
 
     def committed(self, size: int, seconds: float) -> None:
         """One commit of `size` settlements ended."""

@@ -31,7 +31,7 @@ class Tally:
     ttft_ms: float | None = None
     _usage: Usage | None = None
     _chunks: int = 0
-    _sent: TokenCount | None = None
+    _sent: tuple[Usage | None, int] | None = None
     _unfinished: set[int] = field(default_factory=set[int])
 
     def see(self, chunk: Chunk, now_s: float) -> None:
@@ -59,24 +59,26 @@ class Tally:
 
     def mark_sent(self) -> None:
         """Note that everything seen so far has been handed to the client."""
-        self._sent = self.count()
+        self._sent = (self._usage, self._chunks)
 
     def count(self) -> TokenCount:
         """The tokens seen so far."""
-        usage = self._usage
+        return self._count(self._usage, self._chunks)
+
+    def _count(self, usage: Usage | None, chunks: int) -> TokenCount:
         if usage is None:
-            return TokenCount(self._estimated_input(), 0, self._chunks, estimated=True)
+            return TokenCount(self._estimated_input(), 0, chunks, estimated=True)
         details = usage.prompt_tokens_details
         prompt = max(0, usage.prompt_tokens)
         cached = min(prompt, max(0, (details.cached_tokens or 0) if details else 0))
         if usage.completion_tokens is None:
-            return TokenCount(prompt - cached, cached, self._chunks, estimated=True)
+            return TokenCount(prompt - cached, cached, chunks, estimated=True)
         return TokenCount(prompt - cached, cached, max(0, usage.completion_tokens))
 
     def sent(self) -> TokenCount:
         """The tokens handed to the client so far; the whole input, for it was read."""
         if self._sent is not None:
-            return self._sent
+            return self._count(*self._sent)
         seen = self.count()
         return TokenCount(seen.input_tokens, seen.cached_tokens, 0, seen.estimated)
 

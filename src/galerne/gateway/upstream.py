@@ -1,5 +1,6 @@
 """Talks to engines over HTTP, on unix sockets or TCP, and turns whatever goes wrong there into typed errors."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ __all__ = ["ConnectFailed", "ConnectionLost", "OptionsRefused", "Upstream", "eng
 _CONNECT_TIMEOUT_S = 5.0
 _LONGEST_REFUSAL = 64 * 1024
 _LONGEST_MESSAGE = 2_000
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _OPTION_NAMES = ("continuous_usage", "stream_options", "include_usage")
 
 
@@ -103,12 +105,9 @@ async def refusal(response: aiohttp.ClientResponse) -> GalerneError:
         raw = await response.content.read(_LONGEST_REFUSAL)
     except aiohttp.ClientError:
         raw = b""
-    message, param = _message(raw)
     status = response.status
     if status in (400, 413, 422):
-        if any(name in message for name in _OPTION_NAMES):
-            return OptionsRefused(message, continuous="continuous_usage" in message)
-        return BadRequest(message or "The engine refused this request.", code="invalid_request", param=param)
+        return _refused_request(_fields(raw))
     if status == 429:
         return RateLimited("The engine of this model has too much to do.", retry_after_s=_retry_after(response.headers))
     if status == 503:
@@ -123,36 +122,43 @@ async def refusal(response: aiohttp.ClientResponse) -> GalerneError:
 def engine_error(error: Mapping[str, Any] | str) -> GalerneError:
     """The typed error for what an engine reports in the middle of a stream.
 
-    Its text is not passed on unless the engine calls it the request's fault: it may hold paths and traces of another
-    machine.
+    Its text is passed on only if the engine calls it the request's fault: it may hold another machine's traces.
     """
-    if isinstance(error, Mapping):
-        status = error.get("status", error.get("code"))
-        message, param = error.get("message"), error.get("param")
-        if status in (400, 413, 422) and isinstance(message, str):
-            return BadRequest(message[:_LONGEST_MESSAGE], param=param if isinstance(param, str) else None)
-        if status == 503:
-            return Unavailable("The engine of this model is not ready.", retry_after_s=1)
+    fields: Mapping[str, Any] = {} if isinstance(error, str) else error
+    status = fields.get("status", fields.get("code"))
+    if status in (400, 413, 422) or fields.get("type") == "invalid_request_error":
+        return _refused_request(fields)
+    if status == 503:
+        return Unavailable("The engine of this model is not ready.", retry_after_s=1)
     return UpstreamFailed("The engine failed in the middle of its answer.")
 
 
-def _message(raw: bytes) -> tuple[str, str | None]:
+def _refused_request(fields: Mapping[str, Any]) -> BadRequest:
+    """Passed on with the engine's own words, for it is the caller who can do something about it."""
+    given = fields.get("message", fields.get("detail", ""))
+    message = (given if isinstance(given, str) else msgspec.json.encode(given).decode())[:_LONGEST_MESSAGE]
+    if any(name in message for name in _OPTION_NAMES):
+        return OptionsRefused(message, continuous="continuous_usage" in message)
+    code, param = fields.get("code"), fields.get("param")
+    return BadRequest(
+        message or "The engine refused this request.",
+        code=code if isinstance(code, str) and _CODE.fullmatch(code) else None,
+        param=param[:256] if isinstance(param, str) else None,
+    )
+
+
+def _fields(raw: bytes) -> Mapping[str, Any]:
     try:
         body: Any = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return "", None
+        return {}
     if not isinstance(body, dict):
-        return "", None
+        return {}
     fields = cast(dict[str, Any], body)
     error = fields.get("error", fields)
     if isinstance(error, str):
-        return error[:_LONGEST_MESSAGE], None
-    if not isinstance(error, dict):
-        return "", None
-    inner = cast(dict[str, Any], error)
-    message, param = inner.get("message", fields.get("detail")), inner.get("param")
-    text = message if isinstance(message, str) else "" if message is None else msgspec.json.encode(message).decode()
-    return text[:_LONGEST_MESSAGE], param if isinstance(param, str) else None
+        return {"message": error}
+    return cast(dict[str, Any], error) if isinstance(error, dict) else {}
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -90,12 +90,12 @@ class Installation:
 
     async def usage(self) -> list[Any]:
         """Every usage event, in the order of ids."""
-        async with self.database.transaction() as session:
+        async with self.database.reading() as session:
             return list((await session.scalars(select(UsageEventRow).order_by(UsageEventRow.id))).all())
 
     async def journal(self) -> list[str]:
         """The actions of every inference in the journal, oldest first."""
-        async with self.database.transaction() as session:
+        async with self.database.reading() as session:
             leaves = await read_all(session, limit=10_000)
         return [leaf.action for leaf in reversed(leaves) if leaf.action.startswith("inference.")]
 

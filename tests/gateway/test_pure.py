@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galerne.gateway import Replica, error_body, error_headers, error_status, model_card, openapi_schema
-from galerne.gateway.assemble import Assembler
 from galerne.gateway.embeddings import quantised, shortened
 from galerne.gateway.exchange import context_reached
 from galerne.gateway.limits import Bucket, Limits, limit_headers, refill, take, wait_s
@@ -24,6 +23,7 @@ from galerne.gateway.schemas import SchemaChecker
 from galerne.gateway.sse import EventSplitter
 from galerne.gateway.tally import Tally
 from galerne.gateway.wire.answer import TokenCount, nine_characters
+from galerne.gateway.wire.assemble import Assembler
 from galerne.gateway.wire.chunks import Chunk, Delta, StreamChoice, Usage, UsageDetails
 from galerne.gateway.wire.errors import InvalidFields
 from galerne.gateway.wire.requests import BODIES, decode_object, invalid_field, parse

@@ -97,42 +97,43 @@ async def test_each_chunk_is_relayed_when_it_comes(gateway: Installation, engine
     assert min(gaps) > 0.01, "the engine writes a chunk every 20 ms"
 
 
+BROKEN = {
+    "dies": 502,
+    "reports-error": 502,
+    "garbage": 502,
+    "unfinished": 502,
+    "hangs": 504,
+}
+
+
 @pytest.mark.parametrize("agent", ["OpenAI/Python 3.54.0", "mistral-client-python/3.7.0"])
-@pytest.mark.parametrize("name", ["dies", "reports-error", "garbage", "unfinished", "hangs"])
 async def test_a_stream_that_breaks_ends_with_an_error_event_and_no_done(
-    impatient: Installation, engine: MockEngine, name: str, agent: str
+    impatient: Installation, engine: MockEngine, agent: str
 ) -> None:
-    events = await impatient.events(CHAT, body(name, stream=True), {"user-agent": agent})
-    last = json.loads(events[-1])
-    assert last["error"]["code"] in ("upstream_lost", "upstream_failed", "upstream_garbage", "upstream_timeout")
-    assert "/opt/engine" not in last["error"]["message"]
-    assert "[DONE]" not in events
-    if agent.startswith("mistral"):
-        assert last["choices"][0]["finish_reason"] == "error"
-    (event,) = await impatient.settled(1)
-    assert (event.outcome, event.partial) == ("failed", True)
-    assert 1 <= event.output_tokens <= 3
-    assert await impatient.journal() == ["inference.failed"]
+    for name in BROKEN:
+        events = await impatient.events(CHAT, body(name, stream=True), {"user-agent": agent})
+        last = json.loads(events[-1])
+        assert last["error"]["code"] in ("upstream_lost", "upstream_failed", "upstream_garbage", "upstream_timeout")
+        assert "/opt/engine" not in last["error"]["message"]
+        assert "[DONE]" not in events
+        if agent.startswith("mistral"):
+            assert last["choices"][0]["finish_reason"] == "error"
+    settled = await impatient.settled(len(BROKEN))
+    assert {(event.outcome, event.partial) for event in settled} == {("failed", True)}
+    assert all(1 <= event.output_tokens <= 3 for event in settled)
+    assert await impatient.journal() == ["inference.failed"] * len(BROKEN)
 
 
-@pytest.mark.parametrize(
-    ("name", "status"),
-    [
-        ("dies", 502),
-        ("reports-error", 502),
-        ("garbage", 502),
-        ("unfinished", 502),
-        ("hangs", 504),
-        ("never-answers", 504),
-    ],
-)
 async def test_a_whole_answer_that_breaks_is_an_error_with_a_status(
-    impatient: Installation, engine: MockEngine, name: str, status: int
+    impatient: Installation, engine: MockEngine
 ) -> None:
-    answered, error, headers = await impatient.post(CHAT, body(name))
-    assert (answered, error["raw_status_code"], headers["x-should-retry"]) == (status, status, "true")
-    (event,) = await impatient.settled(1)
-    assert (event.outcome, event.status) == ("failed", status)
+    for name, status in {**BROKEN, "never-answers": 504}.items():
+        answered, error, headers = await impatient.post(CHAT, body(name))
+        assert (answered, error["raw_status_code"], headers["x-should-retry"]) == (status, status, "true"), name
+    settled = await impatient.settled(len(BROKEN) + 1)
+    assert [(event.outcome, event.status) for event in settled] == [
+        ("failed", status) for status in (*BROKEN.values(), 504)
+    ]
 
 
 async def test_an_error_before_the_first_token_of_a_stream_is_an_error_with_a_status(
@@ -168,29 +169,28 @@ async def test_an_engine_that_refuses_stream_options_is_asked_again_without_and_
     assert len(await gateway.usage()) == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "status", "code"),
-    [
-        ("says-400", 400, "invalid_request"),
-        ("says-too-long", 400, "context_length_exceeded"),
-        ("says-401", 502, "upstream_credentials"),
-        ("says-404", 502, "upstream_lacks_model"),
-        ("says-429", 429, "rate_limit_exceeded"),
-        ("says-500", 502, "upstream_failed"),
-        ("says-503", 503, "unavailable"),
-    ],
-)
-async def test_what_an_engine_refuses_becomes_a_typed_error(
-    gateway: Installation, engine: MockEngine, name: str, status: int, code: str
-) -> None:
-    answered, error, headers = await gateway.post(CHAT, body(name, stream=True))
-    assert (answered, error["code"]) == (status, code)
-    assert "sk-upstream-secret" not in error["message"]
-    assert headers.get("retry-after") == {"says-429": "7", "says-503": "3"}.get(name)
-    if name == "says-400":
-        assert (error["message"], error["param"]) == ("logit_bias: unknown token", "logit_bias")
-    (event,) = await gateway.settled(1)
-    assert (event.outcome, event.status, event.output_tokens) == ("failed", status, 0)
+REFUSED = [
+    ("says-400", 400, "invalid_request"),
+    ("says-too-long", 400, "context_length_exceeded"),
+    ("says-401", 502, "upstream_credentials"),
+    ("says-404", 502, "upstream_lacks_model"),
+    ("says-429", 429, "rate_limit_exceeded"),
+    ("says-500", 502, "upstream_failed"),
+    ("says-503", 503, "unavailable"),
+]
+
+
+async def test_what_an_engine_refuses_becomes_a_typed_error(gateway: Installation, engine: MockEngine) -> None:
+    for name, status, code in REFUSED:
+        answered, error, headers = await gateway.post(CHAT, body(name, stream=True))
+        assert (answered, error["code"]) == (status, code)
+        assert "sk-upstream-secret" not in error["message"]
+        assert headers.get("retry-after") == {"says-429": "7", "says-503": "3"}.get(name)
+        if name == "says-400":
+            assert (error["message"], error["param"]) == ("logit_bias: unknown token", "logit_bias")
+    settled = await gateway.settled(len(REFUSED))
+    assert [event.status for event in settled] == [status for _, status, _ in REFUSED]
+    assert {(event.outcome, event.output_tokens) for event in settled} == {("failed", 0)}
 
 
 async def test_a_dead_replica_does_not_take_requests_down(gateway: Installation, engine: MockEngine) -> None:

@@ -1,4 +1,4 @@
-"""A model's card on the wire: the superset that both clients parse (wire-apis.md A5); pure."""
+"""A model's card on the wire: the superset that both clients parse; pure."""
 
 from datetime import UTC
 from typing import Any

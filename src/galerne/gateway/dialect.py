@@ -10,7 +10,7 @@ __all__ = ["Dialect", "choose_dialect", "dialect_of_agent", "dialect_of_body", "
 Dialect = Literal["openai", "mistral"]
 
 _MOUNTS: dict[str, Dialect] = {"/openai/v1/": "openai", "/mistral/v1/": "mistral"}
-# Fields that only one of the two published specifications has (wire-apis.md A5).
+# Fields that only one of the two published specifications has.
 _MISTRAL_ONLY = ("random_seed", "safe_prompt", "prompt_mode", "guardrails", "output_dimension", "output_dtype")
 _OPENAI_ONLY = ("seed", "max_completion_tokens", "stream_options", "logit_bias", "store", "user", "dimensions")
 

@@ -12,7 +12,6 @@ import aiohttp
 import msgspec
 
 from galerne.gateway.admission import Admitted
-from galerne.gateway.assemble import Assembler
 from galerne.gateway.caller import Caller, Headers
 from galerne.gateway.embeddings import embedding_answer
 from galerne.gateway.engine_answer import EngineAnswer, UpstreamTimedOut
@@ -21,6 +20,7 @@ from galerne.gateway.tally import Tally
 from galerne.gateway.upstream import ConnectFailed, ConnectionLost, OptionsRefused, Upstream, refusal
 from galerne.gateway.wire import mistral, openai
 from galerne.gateway.wire.answer import Face
+from galerne.gateway.wire.assemble import Assembler
 from galerne.kernel import Clock, Settings, Unavailable, UpstreamFailed
 
 __all__ = ["Engines", "StreamWriter", "context_reached", "stream_writer"]

@@ -95,7 +95,7 @@ class Limits:
 
 
 def limit_headers(standing: Standing) -> list[tuple[bytes, bytes]]:
-    """Both families of rate-limit headers: OpenAI's with reset durations, Mistral's per minute (wire-apis.md A3, A4)"""
+    """Both families of rate-limit headers: OpenAI's with reset durations, Mistral's per minute"""
     out: list[tuple[bytes, bytes]] = []
     for name, mistral, bucket in (
         (b"requests", b"req", standing.requests),

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _TYPES = {403: "permission_error", 429: "rate_limit_error"}  # as OpenAI's API answers; other 4xx are invalid requests
-# Codes that Mistral's API is known to send (wire-apis.md A3); every other error keeps our own code.
+# Codes that Mistral's API is known to send; every other error keeps our own code.
 _MISTRAL_CODES = {"rate_limit_exceeded": "1300", "model_not_found": "1500", "service_tier_capacity_exceeded": "3505"}
 _MISTRAL_TYPES = {"rate_limit_exceeded": "rate_limited", "model_not_found": "invalid_model"}
 _RETRIABLE = frozenset({408, 409, 429, 500, 502, 503, 504})
@@ -110,7 +110,7 @@ def error_event(error: GalerneError, dialect: Dialect, chunk: Mapping[str, Any] 
 
 
 def error_headers(error: GalerneError, dialect: Dialect) -> list[tuple[bytes, bytes]]:
-    """The headers that tell a client whether and when to try again (A5: send all three)."""
+    """The headers that tell a client whether and when to try again (both SDKs read different ones)."""
     headers: list[tuple[bytes, bytes]] = [(b"www-authenticate", b"Bearer")] if error.status == 401 else []
     if error.retry_after_s is not None:
         wait_s = max(0.0, error.retry_after_s)

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from galerne.gateway.assemble import ToolCallParts
 from galerne.gateway.wire.answer import AnswerChoice, Face, TokenCount
+from galerne.gateway.wire.assemble import ToolCallParts
 from galerne.gateway.wire.chunks import NULL, Chunk, StreamChoice
 from galerne.gateway.wire.errors import error_event
 from galerne.gateway.wire.openai import DONE

@@ -325,6 +325,7 @@ async def test_limits_refuse_with_the_time_to_wait_in_both_dialects(gateway: Ins
     assert 25 < int(headers["retry-after"]) <= 30
     assert 25_000 < int(headers["retry-after-ms"]) <= 30_000
     assert headers["x-should-retry"] == "true"
+    assert headers["x-ratelimit-remaining-requests"] == headers["x-ratelimit-remaining-req-minute"] == "0"
     status, error, _ = await gateway.post("/mistral" + CHAT, chat(), key=key)
     assert (status, error["code"], error["type"]) == (429, "1300", "rate_limited")
     assert len(await gateway.usage()) == 2

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from galerne.gateway import Replica
+from galerne.gateway import Replica, caller
 from galerne.kernel import Database
 from tests.gateway.installation import Installation, model, running_gateway
 from tests.gateway.upstream import WORDS, MockEngine, running_engine
@@ -258,6 +258,21 @@ async def test_a_slow_reader_is_not_an_idle_engine(impatient: Installation, engi
         await asyncio.sleep(0.7)
         rest = await response.read()
     assert rest.rstrip().endswith(b"data: [DONE]")
+
+
+async def test_a_client_that_stops_reading_does_not_hold_an_engine_for_ever(
+    gateway: Installation, engine: MockEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller, "_STALL_S", 0.2)
+    engine.tokens = 100
+    sent = json.dumps(body("floods", stream=True)).encode()
+    host, port = gateway.base_url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\n"
+    writer.write(f"{head}content-length: {len(sent)}\r\n\r\n".encode() + sent)
+    (event,) = await gateway.settled(1)
+    assert (event.outcome, event.status, engine.cut) == ("cancelled", 499, 1)
+    writer.close()
 
 
 async def test_the_answer_is_not_sent_before_its_commit(

@@ -98,6 +98,13 @@ async def slow(stream: Stream) -> None:
     await stream.end()
 
 
+async def floods(stream: Stream) -> None:
+    for _ in range(stream.engine.tokens):
+        await stream.word("x" * 1_000_000)
+    await stream.finish()
+    await stream.end()
+
+
 async def dies(stream: Stream) -> None:
     for word in WORDS[:3]:
         await stream.word(word)
@@ -194,6 +201,7 @@ async def thinks(stream: Stream) -> None:
 BEHAVIOURS = {
     "normal": normal,
     "slow": slow,
+    "floods": floods,
     "dies": dies,
     "reports-error": reports_error,
     "error-first": error_first,

@@ -49,6 +49,7 @@ _UPSTREAM_PATHS: dict[Endpoint, UpstreamPath] = {
     "fim.completions": "/completions",
     "embeddings": "/embeddings",
 }
+_MOST_OUTPUT = 32_768  # a cap of two thousand million tokens is no plan, and must not lock a key until it settles
 _ASSUMED_OUTPUT = 1024  # reserved for an answer without a cap of its own; the correction follows at settlement
 
 
@@ -114,7 +115,7 @@ class Admission:
         _check_kind(model, arrival.endpoint)
         upstream_body = self._upstream_body(parsed, model)
         prompt_bytes = _prompt_bytes(parsed.body)
-        standing = arrival.standing = self._reserve(grant, reserved_tokens(parsed.body, prompt_bytes, model))
+        standing = self._reserve(arrival, grant, reserved_tokens(parsed.body, prompt_bytes, model))
         return Admitted(
             arrival=arrival,
             grant=grant,
@@ -142,12 +143,16 @@ class Admission:
         }
         return build[type(body)](parsed, model)
 
-    def _reserve(self, grant: KeyGrant, cost: int) -> Standing:
+    def _reserve(self, arrival: Arrival, grant: KeyGrant, cost: int) -> Standing:
         per_minute = (
             grant.requests_per_minute or self._settings.default_requests_per_minute,
             grant.tokens_per_minute or self._settings.default_tokens_per_minute,
         )
-        return self._limits.admit(grant.key_id, per_minute, cost, self._clock.monotonic())
+        now_s = self._clock.monotonic()
+        # A refusal tells where the key stands too, so it is noted before anything can be refused.
+        arrival.standing = self._limits.standing(grant.key_id, per_minute, cost, now_s)
+        arrival.standing = self._limits.admit(grant.key_id, per_minute, cost, now_s)
+        return arrival.standing
 
 
 def reserved_tokens(body: Body, prompt_bytes: int, model: Model) -> int:
@@ -158,7 +163,7 @@ def reserved_tokens(body: Body, prompt_bytes: int, model: Model) -> int:
     if not isinstance(body, Sampled):
         return prompt
     cap = completion_cap(body)
-    output = _ASSUMED_OUTPUT if cap is None else cap
+    output = _ASSUMED_OUTPUT if cap is None else min(cap, _MOST_OUTPUT)
     if model.context_length is not None:
         output = min(output, model.context_length)
     return prompt + output * (body.n or 1)

@@ -5,7 +5,7 @@ import asyncio
 from prometheus_client import CollectorRegistry
 
 from galerne.gateway.admission import PATHS, Admission, Admitted, Arrival
-from galerne.gateway.caller import Caller, Receive, Scope, Send
+from galerne.gateway.caller import Caller, HungUp, Receive, Scope, Send
 from galerne.gateway.catalogue import Catalogue, model_reader
 from galerne.gateway.dialect import choose_dialect, split_mount
 from galerne.gateway.exchange import Engines, StreamWriter, context_reached, stream_writer
@@ -123,6 +123,8 @@ class Gateway:
     async def _answer_safely(self, arrival: Arrival) -> None:
         try:
             await self._answer(arrival)
+        except HungUp:
+            pass  # all was settled before the last part was sent; whoever reads nothing need not hear more
         except Exception as error:  # noqa: BLE001 - uvicorn would log local variables, keys and prompts among them
             self._log.error("defect", request_id=arrival.request_id, cause=place_of(error))
             if not arrival.caller.status:

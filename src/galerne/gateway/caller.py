@@ -8,7 +8,7 @@ from typing import Any
 
 from galerne.kernel import BadRequest, GalerneError, TooLarge
 
-__all__ = ["Caller", "Headers", "Receive", "RequestTimedOut", "Scope", "Send"]
+__all__ = ["Caller", "Headers", "HungUp", "Receive", "RequestTimedOut", "Scope", "Send"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -16,6 +16,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 _BODY_TIMEOUT_S = 30.0
+_STALL_S = 60.0  # an engine must not wait for ever for somebody who holds a connection and reads nothing
 
 
 class RequestTimedOut(GalerneError):
@@ -26,7 +27,7 @@ class RequestTimedOut(GalerneError):
 
 
 class HungUp(GalerneError):
-    """The caller went away before its request was complete; nobody reads this."""
+    """The caller went away, or stopped reading; nobody reads this."""
 
     status = 499
     code = "client_closed_request"
@@ -84,7 +85,7 @@ class Caller:
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
         await self.start(status, (*headers, (b"content-length", b"%d" % len(body))))
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        await self.write(body, last=True)
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send status and headers of an answer that comes in parts."""
@@ -92,8 +93,12 @@ class Caller:
         await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
 
     async def write(self, part: bytes, *, last: bool = False) -> None:
-        """Send one part; returns when the transport has taken it."""
-        await self._send({"type": "http.response.body", "body": part, "more_body": not last})
+        """Send one part; returns when the transport has taken it. `HungUp` for a caller who has stopped reading."""
+        try:
+            async with asyncio.timeout(_STALL_S):
+                await self._send({"type": "http.response.body", "body": part, "more_body": not last})
+        except TimeoutError as error:
+            raise HungUp("The client has stopped reading.") from error
 
 
 def _too_large(limit: int) -> TooLarge:

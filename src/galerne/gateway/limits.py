@@ -76,6 +76,10 @@ class Limits:
         self._keys[key_id] = (requests, tokens)
         return Standing(requests, tokens, cost)
 
+    def standing(self, key_id: str, per_minute: tuple[int, int], cost: int, now_s: float) -> Standing:
+        """Where a key stands, nothing taken; `cost` is what its request would have reserved."""
+        return Standing(*self._buckets(key_id, per_minute, now_s), cost)
+
     def correct(self, key_id: str, reserved: int, used: int, now_s: float) -> None:
         """Replace a reservation of `reserved` tokens by the `used` ones."""
         found = self._keys.get(key_id)

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from galerne.gateway.admission import Admitted
+from galerne.gateway.caller import HungUp
 from galerne.gateway.exchange import StreamWriter
 from galerne.gateway.settlement import Settled
 from galerne.gateway.tally import Tally
@@ -46,6 +47,8 @@ def verdict_of(work: "asyncio.Task[bytes | StreamWriter]", *, hung_up: bool) -> 
     error = work.exception()
     if error is None:
         return Verdict("completed", work.result(), hung_up=hung_up)
+    if isinstance(error, HungUp):
+        return Verdict("cancelled", hung_up=True, cause="client_stalled")
     if isinstance(error, GalerneError):
         return Verdict("failed", error=error, hung_up=hung_up, cause=error.code)
     return Verdict("failed", error=InternalError("Something went wrong here."), hung_up=hung_up, cause=place_of(error))

@@ -1,6 +1,4 @@
-"""Everything that is decided before an engine is asked: who calls, in which dialect, for which model, within which
-limits.
-"""
+"""What is decided before an engine is asked: who calls, in which dialect, for which model, within which limits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,9 +53,7 @@ _ASSUMED_OUTPUT = 1024  # reserved for an answer without a cap of its own; the c
 
 @dataclass(slots=True)
 class Arrival:
-    """A request as it comes in; what is learnt on the way is kept here, so that a refusal can be told and logged
-    properly.
-    """
+    """A request as it comes in; what is learnt on the way is kept here, so that a refusal can be told and logged."""
 
     caller: Caller
     endpoint: Endpoint
@@ -156,9 +152,7 @@ class Admission:
 
 
 def reserved_tokens(body: Body, prompt_bytes: int, model: Model) -> int:
-    """The tokens that a request is assumed to need until it has settled: a third of its bytes, and its cap for each
-    choice.
-    """
+    """Tokens assumed to be needed until it has settled: a third of the prompt's bytes, and the cap for each choice."""
     prompt = prompt_bytes // 3 + 1
     if not isinstance(body, Sampled):
         return prompt

@@ -1,6 +1,4 @@
-"""A bounded cache that is never staler than stated, loads each key once however many ask, and remembers refusals
-briefly.
-"""
+"""A bounded cache, never staler than stated, that loads a key once however many ask and remembers refusals briefly."""
 
 import asyncio
 from collections import OrderedDict

@@ -1,6 +1,4 @@
-"""One HTTP caller, as ASGI shows it: headers, body within a limit, answers whole or in parts, and the moment it hangs
-up.
-"""
+"""One HTTP caller as ASGI shows it: headers, body within a limit, answers whole or in parts, and its hanging up."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping

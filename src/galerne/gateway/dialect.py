@@ -1,6 +1,4 @@
-"""Which of the two dialects a caller speaks, decided from the path, the key, the client's name and the body, in that
-order.
-"""
+"""Which dialect a caller speaks, decided from path, key, the client's name and body, in that order."""
 
 from collections.abc import Mapping
 from typing import Any, Literal

@@ -1,6 +1,4 @@
-"""One request at an engine: find a replica, ask it, relay or assemble what it says. Knows nothing of keys, limits or
-records.
-"""
+"""One request at an engine: find a replica, ask it, relay or assemble its answer. Knows no keys, limits or records."""
 
 import asyncio
 from collections import Counter, OrderedDict
@@ -39,9 +37,7 @@ _STREAM_OPTIONS: tuple[dict[str, bool] | None, ...] = (
 
 
 def context_reached(tally: Tally, cap: int | None, choices: int) -> bool:
-    """Whether an answer that ended for its length met the model's context, not the caller's cap (Mistral's
-    `model_length`).
-    """
+    """Whether an answer that ended for its length met the model's context, not the caller's cap (`model_length`)."""
     if tally.finish_reason != "length" or choices > 1:
         return False
     return cap is None or tally.count().output_tokens < cap
@@ -68,8 +64,7 @@ class Engines:
     async def stream(self, admitted: Admitted, tally: Tally, caller: Caller, headers: Headers) -> StreamWriter:
         """Relay an answer to `caller` up to what says that it is finished; the writer then gives the rest.
 
-        The answer's status is sent with the first chunk, so that an engine's early failure is still an error with a
-        status.
+        The answer's status is sent with the first chunk, so that an engine's early failure still has one of its own.
         """
         writer = stream_writer(admitted.face)
         async with self._answer(admitted, tally) as answer:

@@ -1,6 +1,4 @@
-"""Who calls: the API key of a request, resolved through a cache whose staleness is the time that a revocation needs to
-bite.
-"""
+"""Who calls: the key of a request, through a cache whose staleness is the time that a revocation needs to bite."""
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
@@ -32,9 +30,7 @@ def presented_key(headers: Mapping[bytes, bytes]) -> str:
 
 
 def key_reader(database: Database, clock: Clock) -> Callable[[str], Awaitable[KeyGrant]]:
-    """A function that resolves a key in a transaction of its own; `Unavailable` (503), never 401, when the database is
-    down.
-    """
+    """A function that resolves a key in a session of its own; `Unavailable`, never 401, when the database is down."""
 
     async def read(presented: str) -> KeyGrant:
         try:

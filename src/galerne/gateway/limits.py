@@ -14,9 +14,7 @@ __all__ = ["Bucket", "Limits", "Standing", "limit_headers", "refill", "take", "w
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket that holds one minute's worth (`per_minute`) and refills evenly; `level` may be negative after a
-    correction.
-    """
+    """A minute's worth (`per_minute`) that refills evenly; `level` may be negative after a correction."""
 
     per_minute: int
     level: float
@@ -51,9 +49,7 @@ class Standing:
 
 
 class Limits:
-    """The buckets of every key that was seen lately; at most `capacity` of them, the longest unused are forgotten
-    first.
-    """
+    """The buckets of the keys that were seen lately; beyond `capacity` the longest unused are forgotten."""
 
     def __init__(self, capacity: int = 100_000) -> None:
         self._capacity = capacity

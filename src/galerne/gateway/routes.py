@@ -1,6 +1,4 @@
-"""HTTP for the list of models, in both dialects and at both mounts; control plane, for it is not called for every
-token.
-"""
+"""HTTP for the list of models, in both dialects and at both mounts; control plane, for it is not called per token."""
 
 from typing import Annotated, Any
 

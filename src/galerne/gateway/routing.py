@@ -38,9 +38,7 @@ class Replicas(Protocol):
 def choose(
     replicas: Sequence[Replica], outstanding: Mapping[str, int], avoid: Collection[str] = (), seed: int = 0
 ) -> Replica | None:
-    """The ready replica with the fewest requests outstanding, none of `avoid`; `seed` spreads ties. None when there is
-    none.
-    """
+    """The ready replica, not of `avoid`, with the fewest requests outstanding, or None. `seed` spreads ties."""
     ready = [replica for replica in replicas if replica.ready and replica.id not in avoid]
     if not ready:
         return None

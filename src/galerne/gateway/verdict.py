@@ -28,9 +28,7 @@ class InternalError(GalerneError):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The end of one request: `result` if it was completed, `error` if it failed or this server gave up; `cause` for
-    the log.
-    """
+    """The end of one request: its `result`, or the `error` that ended it; `cause` is for the log."""
 
     outcome: Outcome
     result: bytes | StreamWriter | None = field(default=None, repr=False)

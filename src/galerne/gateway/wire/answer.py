@@ -1,6 +1,4 @@
-"""What an answer is before it takes a dialect's shape: its face, its choices, its token counts, and ids for its tool
-calls.
-"""
+"""An answer before it takes a dialect's shape: its face, choices and token counts, and ids for its tool calls."""
 
 import hashlib
 import re
@@ -19,9 +17,7 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Face:
-    """What every part of one answer carries: our id, the model's name as the caller wrote it, its version as
-    fingerprint.
-    """
+    """What every part of an answer carries; `model` is as the caller wrote it, `fingerprint` says which version."""
 
     request_id: str
     created: int

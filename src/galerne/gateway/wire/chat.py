@@ -1,6 +1,4 @@
-"""How a checked chat request is read and what is sent upstream for it: messages, tools, schemas, Mistral's prefix and
-safe prompt.
-"""
+"""How a chat request is read and passed on: messages, tools, schemas, Mistral's prefix and safe prompt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,9 +32,7 @@ class _Sight:
 
 
 def check_chat(parsed: Parsed[ChatBody]) -> None:
-    """Raise `InvalidFields` or `BadRequest` for what types and ranges cannot say: names that must match, features not
-    offered.
-    """
+    """Raise `InvalidFields` or `BadRequest` for what types cannot say: names that must match, features not offered."""
     body = parsed.body
     for index, message in enumerate(body.messages):
         last = index == len(body.messages) - 1

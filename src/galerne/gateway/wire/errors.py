@@ -33,9 +33,7 @@ _RETRIABLE = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
-    """One field that is not what it must be: `path` as in `messages[0].role`, `loc` the same in steps, `kind`
-    pydantic's name.
-    """
+    """One field at fault: `path` as in `messages[0].role`, `loc` the same in steps, `kind` as pydantic names it."""
 
     path: str
     loc: tuple[str | int, ...]

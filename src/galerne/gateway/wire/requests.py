@@ -1,6 +1,4 @@
-"""The one tolerant door: bytes from a caller become a checked request, or an error that names the field and never its
-value.
-"""
+"""The one tolerant door: bytes become a checked request, or an error that names the field and never its value."""
 
 import re
 from collections.abc import Mapping
@@ -53,9 +51,8 @@ _ALLOWED = {
     "encoding_format": "float or base64",
     "type": "a type that this server knows",
 }
-_DOCUMENTED_EXTRAS = frozenset(
-    {"top_k", "min_p", "repetition_penalty"}
-)  # engines know them; no published dialect has them
+# In no published specification, but today's Mistral client sends them, or engines know them.
+_DOCUMENTED_EXTRAS = frozenset({"top_k", "min_p", "repetition_penalty", "prompt_logprobs", "top_prompt_logprobs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +102,7 @@ def unknown_fields(fields: Mapping[str, Any], shape: type[Body]) -> tuple[str, .
 
 
 def check_strict(parsed: Parsed[Body], dialect: Dialect) -> None:
-    """What only a strict key refuses: unknown fields (`UnknownFields`), and in Mistral's dialect its narrower
-    temperature.
-    """
+    """What only a strict key refuses: unknown fields (`UnknownFields`), and Mistral's narrower temperature."""
     unknown = tuple(name for name in unknown_fields(parsed.fields, type(parsed.body)) if name not in _DOCUMENTED_EXTRAS)
     if unknown:
         raise UnknownFields(unknown)
@@ -117,9 +112,7 @@ def check_strict(parsed: Parsed[Body], dialect: Dialect) -> None:
 
 
 def completion_cap(body: Sampled) -> int | None:
-    """The most tokens that one answer may have as asked for, by either name; the newer one wins. None: no cap was
-    given.
-    """
+    """The cap of one answer by either name, the newer one first; None: none was given."""
     return body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
 
 

@@ -1,0 +1,46 @@
+"""Figures as a table: printed, and kept with date and machine in docs/log.md."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import machine
+
+LOG = Path(__file__).parents[1] / "docs" / "log.md"
+
+
+@dataclass(frozen=True)
+class Report:
+    """One benchmark's result: what was measured how, columns, rows and remarks."""
+
+    title: str
+    how: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    remarks: Sequence[str] = ()
+
+    def text(self) -> str:
+        """The result in Markdown, the table in aligned columns."""
+        widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
+        rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+        table = [_line(row, widths) for row in (self.columns, rule, *self.rows)]
+        remarks = [f"- {remark}" for remark in self.remarks]
+        parts = [self.how, "\n".join(table), *(["\n".join(remarks)] if remarks else [])]
+        return "\n\n".join(parts) + "\n"
+
+
+def publish(report: Report, *, log: bool) -> None:
+    """Print a report; with `log` also append it to docs/log.md."""
+    where = machine.describe()
+    print(f"\n{report.title}: {where}\n\n{report.text()}")
+    if log:
+        day = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+        with LOG.open("a", encoding="utf-8") as file:
+            file.write(f"\n## {day} UTC: bench {report.title}\n\n{where}.\n\n{report.text()}")
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *rest = zip(cells, widths, strict=True)
+    padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
+    return "| " + " | ".join(padded) + " |"

@@ -3,6 +3,7 @@
 from galerne.gateway.asgi import Gateway
 from galerne.gateway.cards import model_card
 from galerne.gateway.dialect import Dialect, choose_dialect, split_mount
+from galerne.gateway.keys import KeyCache, key_reader, presented_key
 from galerne.gateway.openapi import openapi_schema
 from galerne.gateway.routes import router
 from galerne.gateway.routing import Replica, Replicas
@@ -11,14 +12,17 @@ from galerne.gateway.wire.errors import error_body, error_headers, error_status
 __all__ = [
     "Dialect",
     "Gateway",
+    "KeyCache",
     "Replica",
     "Replicas",
     "choose_dialect",
     "error_body",
     "error_headers",
     "error_status",
+    "key_reader",
     "model_card",
     "openapi_schema",
+    "presented_key",
     "router",
     "split_mount",
 ]

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,15 +45,17 @@ class Installation:
 
 
 @contextmanager
-def serving(data: Path, cores: Collection[int], *arguments: str) -> Iterator[Installation]:
+def serving(
+    data: Path, cores: Collection[int], *arguments: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Installation]:
     """A server on these cores, ready to answer."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GALERNE_")}
-    environment |= {"GALERNE_ADMIN_KEY": _ADMIN_KEY, "GALERNE_LOG_LEVEL": "warning", "GALERNE_OFFLINE": "1"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GALERNE_")}
+    own = {"GALERNE_ADMIN_KEY": _ADMIN_KEY, "GALERNE_LOG_LEVEL": "warning", "GALERNE_OFFLINE": "1"}
     began_s = time.monotonic()
     process = subprocess.Popen(
         [*_CLI, "serve", "--port", "0", "--data", str(data), *arguments],
         stdout=subprocess.PIPE,
-        env=environment,
+        env={**inherited, **own, **(environment or {})},
         text=True,
     )
     os.sched_setaffinity(process.pid, cores)

@@ -72,6 +72,11 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
         return self._done
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the server still keeps it; it may close one that was idle."""
+        return self._transport is not None and not self._transport.is_closing()
+
     def close(self) -> None:
         """Hang up."""
         if self._transport is not None:
@@ -90,6 +95,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """An answer that is not complete will not be."""
+        self._transport = None
         if self._done is not None and not self._done.done():
             self._done.set_exception(ConnectionError("the server hung up"))
 
@@ -156,6 +162,7 @@ async def open_loop(
     requests = [target.request(model, stream=False) for target, model in zip(targets, models, strict=True)]
 
     async def caller(which: int) -> None:
+        free[which] = [each for each in free[which] if each.is_open]
         connection = free[which].pop() if free[which] else (await connect(targets[which], 1))[0]
         answers[which].append(await connection.ask(requests[which]))
         free[which].append(connection)

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import machine
-
 LOG = Path(__file__).parents[1] / "docs" / "log.md"
 
 
@@ -30,14 +28,14 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
 
-def publish(report: Report, *, log: bool) -> None:
-    """Print a report; with `log` also append it to docs/log.md."""
-    where = machine.describe()
+def publish(report: Report, where: str, *, log: bool) -> None:
+    """Print a report of the machine `where`; with `log` also put it into docs/log.md, newest first."""
     print(f"\n{report.title}: {where}\n\n{report.text()}")
     if log:
         day = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-        with LOG.open("a", encoding="utf-8") as file:
-            file.write(f"\n## {day} UTC: bench {report.title}\n\n{where}.\n\n{report.text()}")
+        entry = f"## {day} UTC: bench {report.title}\n\n{where}.\n\n{report.text()}\n"
+        head, mark, older = LOG.read_text(encoding="utf-8").partition("## ")
+        LOG.write_text(f"{head.rstrip()}\n\n{entry}{mark}{older}".rstrip() + "\n", encoding="utf-8")
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from galerne.gateway import Replica, caller
+from galerne.gateway import Replica, exchange
 from galerne.kernel import Database
 from tests.gateway.installation import Installation, model, running_gateway
 from tests.gateway.upstream import WORDS, MockEngine, running_engine
@@ -261,10 +261,10 @@ async def test_a_slow_reader_is_not_an_idle_engine(impatient: Installation, engi
 
 
 async def test_a_client_that_stops_reading_does_not_hold_an_engine_for_ever(
-    gateway: Installation, engine: MockEngine, monkeypatch: pytest.MonkeyPatch
+    impatient: Installation, engine: MockEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caller, "_STALL_S", 0.2)
-    engine.tokens = 100
+    monkeypatch.setattr(exchange, "STALL_S", 0.2)
+    gateway, engine.tokens = impatient, 100
     sent = json.dumps(body("floods", stream=True)).encode()
     host, port = gateway.base_url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port), limit=1024)

@@ -205,12 +205,12 @@ class Gateway:
             reached = context_reached(tally, admitted.cap, getattr(admitted.body, "n", None) or 1)
             if not caller.status:
                 await caller.start(200, (*self._headers(arrival), *_STREAM))
-            await caller.write(verdict.result.finish(tally.count(), context_reached=reached), last=True)
+            await caller.finish(verdict.result.finish(tally.count(), context_reached=reached))
 
     async def _refuse(self, arrival: Arrival, error: GalerneError, admitted: Admitted | None = None) -> None:
         caller, dialect = arrival.caller, arrival.dialect
         if caller.status and admitted is not None:
-            await caller.write(stream_writer(admitted.face).fail(error), last=True)
+            await caller.finish(stream_writer(admitted.face).fail(error))
             return
         headers = [*self._headers(arrival), _JSON, *error_headers(error, dialect)]
         if error.status == 405:

@@ -6,7 +6,7 @@ from typing import Any
 
 from galerne.kernel import BadRequest, GalerneError, TooLarge
 
-__all__ = ["Caller", "Headers", "HungUp", "Receive", "RequestTimedOut", "Scope", "Send"]
+__all__ = ["STALL_S", "Caller", "Headers", "HungUp", "Receive", "RequestTimedOut", "Scope", "Send"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -14,7 +14,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 _BODY_TIMEOUT_S = 30.0
-_STALL_S = 60.0  # an engine must not wait for ever for somebody who holds a connection and reads nothing
+STALL_S = 60.0
+"""How long a client may read nothing: an engine must not wait for ever for somebody who merely holds a connection."""
 
 
 class RequestTimedOut(GalerneError):
@@ -83,18 +84,22 @@ class Caller:
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
         await self.start(status, (*headers, (b"content-length", b"%d" % len(body))))
-        await self.write(body, last=True)
+        await self.finish(body)
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send status and headers of an answer that comes in parts."""
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
 
-    async def write(self, part: bytes, *, last: bool = False) -> None:
-        """Send one part; returns when the transport has taken it. `HungUp` for a caller who has stopped reading."""
+    async def write(self, part: bytes) -> None:
+        """Send one part of many; returns when the transport has taken it, however long that lasts."""
+        await self._send({"type": "http.response.body", "body": part, "more_body": True})
+
+    async def finish(self, part: bytes) -> None:
+        """Send the last part; `HungUp` for a caller who has stopped reading."""
         try:
-            async with asyncio.timeout(_STALL_S):
-                await self._send({"type": "http.response.body", "body": part, "more_body": not last})
+            async with asyncio.timeout(STALL_S):
+                await self._send({"type": "http.response.body", "body": part, "more_body": False})
         except TimeoutError as error:
             raise HungUp("The client has stopped reading.") from error
 

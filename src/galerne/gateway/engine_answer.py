@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 
 import aiohttp
 import msgspec
@@ -12,7 +13,7 @@ from galerne.gateway.upstream import engine_error
 from galerne.gateway.wire.chunks import Chunk, decode_chunk
 from galerne.kernel import Clock, GalerneError, UpstreamFailed
 
-__all__ = ["EngineAnswer", "UpstreamTimedOut"]
+__all__ = ["EngineAnswer", "Patience", "UpstreamTimedOut"]
 
 
 _END_S = 0.05
@@ -25,28 +26,39 @@ class UpstreamTimedOut(UpstreamFailed):
     code = "upstream_timeout"
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an engine may take until its first byte and between two, and how long a client may read nothing."""
+
+    first_byte_s: float
+    idle_s: float
+    stall_s: float
+
+
 class EngineAnswer:
     """Gives the chunks of `response` as they come and counts them in `tally`.
 
-    The silence of an engine is watched by one timer an answer, which looks now and then, because setting a timer for
-    every chunk costs more than parsing it: an engine is cut after `idle_s` to 1.125 times `idle_s`. While a slow client
-    keeps us from reading, an engine is not silent.
+    Silence is watched by one timer an answer, which looks now and then, because setting a timer for every chunk costs
+    more than parsing it: an engine is cut after `idle_s` to an eighth more. While a slow client keeps us from reading,
+    it is the client's silence that counts: the reading task is cancelled and `stalled` is true.
     """
 
-    def __init__(
-        self, response: aiohttp.ClientResponse, tally: Tally, clock: Clock, *, first_byte_s: float, idle_s: float
-    ) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, tally: Tally, clock: Clock, patience: Patience) -> None:
         self._response = response
         self._tally = tally
         # Never the event loop's own clock: uvloop's has milliseconds and lags behind, so the two must not be compared.
         self._now_s = clock.monotonic
-        self._idle_s = idle_s
-        self._limit_s = first_byte_s
+        self._idle_s = patience.idle_s
+        self._limit_s = patience.first_byte_s
+        self._stall_s = patience.stall_s
         self._splitter = EventSplitter()
         self._loop = asyncio.get_running_loop()
         self._waiting_since_s: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timed_out = False
+        self._task = asyncio.current_task()
+        self._read_at_s = 0.0
+        self.stalled = False
         self._done = False
         self._failure: GalerneError | None = None
 
@@ -91,6 +103,7 @@ class EngineAnswer:
                 raise UpstreamTimedOut("The engine took too long.") from error
             raise UpstreamFailed("The engine hung up in the middle of its answer.", code="upstream_lost") from error
         self._waiting_since_s = None
+        self._read_at_s = self._now_s()
         if self._limit_s != self._idle_s:
             self._limit_s = self._idle_s
             self._timer.cancel()
@@ -105,10 +118,14 @@ class EngineAnswer:
                     pass
 
     def _look(self) -> None:
-        since_s = self._waiting_since_s
-        if since_s is not None and self._now_s() - since_s >= self._limit_s:
+        since_s, now_s = self._waiting_since_s, self._now_s()
+        if since_s is not None and now_s - since_s >= self._limit_s:
             self._timed_out = True
             self._response.close()
+            return
+        if since_s is None and now_s - self._read_at_s >= self._stall_s and self._task is not None:
+            self.stalled = True
+            self._task.cancel()
             return
         self._timer = self._loop.call_later(self._idle_s / 8, self._look)
 

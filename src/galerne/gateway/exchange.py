@@ -10,9 +10,9 @@ import aiohttp
 import msgspec
 
 from galerne.gateway.admission import Admitted
-from galerne.gateway.caller import Caller, Headers
+from galerne.gateway.caller import STALL_S, Caller, Headers, HungUp
 from galerne.gateway.embeddings import embedding_answer
-from galerne.gateway.engine_answer import EngineAnswer, UpstreamTimedOut
+from galerne.gateway.engine_answer import EngineAnswer, Patience, UpstreamTimedOut
 from galerne.gateway.routing import Replica, Replicas, choose
 from galerne.gateway.tally import Tally
 from galerne.gateway.upstream import ConnectFailed, ConnectionLost, OptionsRefused, Upstream, refusal
@@ -112,13 +112,15 @@ class Engines:
 
     @asynccontextmanager
     async def _answer(self, admitted: Admitted, tally: Tally) -> AsyncGenerator[EngineAnswer]:
-        settings = self._settings
+        patience = Patience(self._settings.first_byte_timeout_s, self._settings.idle_timeout_s, STALL_S)
         async with self._response(admitted, tally) as response:
-            answer = EngineAnswer(
-                response, tally, self._clock, first_byte_s=settings.first_byte_timeout_s, idle_s=settings.idle_timeout_s
-            )
+            answer = EngineAnswer(response, tally, self._clock, patience)
             try:
                 yield answer
+            except asyncio.CancelledError as error:
+                if answer.stalled:
+                    raise HungUp("The client has stopped reading.") from error
+                raise
             finally:
                 answer.close()
 

@@ -3,13 +3,11 @@
 The inference routes are not here: `asgi` sends them to the gateway before FastAPI sees them.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import structlog
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
@@ -18,17 +16,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from galerne import __version__, identity, metering
+from galerne.apps.refusals import install_refusals, refusal
 from galerne.apps.routes import journal as journal_routes
 from galerne.engines import Supervisor
-from galerne.gateway import Gateway, error_body, openapi_schema
+from galerne.gateway import Gateway, KeyCache, key_reader, openapi_schema, presented_key
 from galerne.gateway import router as models_router
-from galerne.gateway.keys import KeyCache, key_reader, presented_key
 from galerne.governance import Permission, RequiredPermission
-from galerne.kernel import BadRequest, Clock, Database, GalerneError, Ids, Settings, get_logger, invariant
+from galerne.kernel import Clock, Database, GalerneError, Ids, Settings, invariant
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
 """Paths that need no key: they say nothing of any tenant."""
@@ -107,10 +104,7 @@ def _control_plane(installation: Installation) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     app.include_router(_health_routes(installation))
-    app.add_exception_handler(GalerneError, _refuse)
-    app.add_exception_handler(RequestValidationError, _refuse_fields)
-    app.add_exception_handler(HTTPException, _refuse_http)
-    app.add_exception_handler(SQLAlchemyError, _refuse_database)
+    install_refusals(app)
     app.openapi = lambda: _openapi(app)
     _check_permissions(app)
     return app
@@ -188,43 +182,11 @@ class _Authenticated:
                     scope.setdefault("state", {})["actor"] = grant.actor
                 await self._app(scope, receive, send_stamped)
             except GalerneError as error:
-                await _answer(error)(scope, receive, send_stamped)
+                await refusal(error, scope)(scope, receive, send_stamped)
 
 
 def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(_OPEN_PREFIX)
-
-
-def _answer(error: GalerneError) -> Response:
-    headers = {} if error.retry_after_s is None else {"retry-after": str(max(1, round(error.retry_after_s)))}
-    return Response(error_body(error, "openai"), error.status, headers, "application/json")
-
-
-async def _refuse(_request: Request, error: Exception) -> Response:
-    return _answer(cast(GalerneError, error))
-
-
-async def _refuse_fields(_request: Request, error: Exception) -> Response:
-    # The value is left out: it may be what somebody wrote, or a key in the wrong place.
-    first = cast(Mapping[str, Any], cast(RequestValidationError, error).errors()[0])
-    where = ".".join(str(step) for step in first["loc"][1:]) or "body"
-    return _answer(BadRequest(f"{where}: {first['msg']}", code="invalid_value", param=where))
-
-
-async def _refuse_http(_request: Request, error: Exception) -> Response:
-    http = cast(HTTPException, error)
-    refusal = GalerneError(str(http.detail), code="not_found" if http.status_code == 404 else "http_error")
-    refusal.status = http.status_code
-    return _answer(refusal)
-
-
-async def _refuse_database(_request: Request, error: Exception) -> Response:
-    get_logger("api").error("database failed", kind=type(error).__name__)
-    refusal = GalerneError(
-        "The database cannot answer at the moment; try again.", code="database_unavailable", retry_after_s=1
-    )
-    refusal.status = 503
-    return _answer(refusal)
 
 
 def _check_permissions(app: FastAPI) -> None:

@@ -147,7 +147,7 @@ def _only_server_of(data: Path) -> Generator[None]:
 @contextmanager
 def _bound(where: Listening) -> Generator[socket.socket]:
     family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listening:
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((where.host, where.port))

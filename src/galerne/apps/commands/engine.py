@@ -11,7 +11,9 @@ from galerne.kernel.errors import GalerneError
 from galerne.kernel.logs import configure_logs
 from galerne.kernel.settings import Settings
 
-app = typer.Typer(help="Runs one model as a process of its own.", no_args_is_help=True)
+app = typer.Typer(
+    help="Runs one model as a process of its own.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 
 
 class Weights(StrEnum):

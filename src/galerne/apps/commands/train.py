@@ -15,7 +15,7 @@ __all__ = ["app", "train"]
 
 _NEEDED = ("torch", "transformers", "tokenizers", "yaml", "matplotlib")
 
-app = typer.Typer(add_completion=False, help="Train a model by a recipe.")
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

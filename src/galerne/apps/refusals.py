@@ -66,7 +66,5 @@ async def _refuse_database(request: Request, error: Exception) -> Response:
 
 async def _refuse_defect(request: Request, _error: Exception) -> Response:
     # Starlette raises the error again after this answer, and the server logs it.
-    defect = GalerneError(
-        "This is a defect of the server, and it has been logged. Tell whoever runs it the request id."
-    )
+    defect = GalerneError("This is a defect of the server; it has been logged under the request id.")
     return refusal(defect, request.scope)

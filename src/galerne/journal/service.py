@@ -76,7 +76,7 @@ async def verify(session: AsyncSession) -> Verification:
 async def start_verification(session: AsyncSession) -> Verifier:
     """A walk over the leaves that exist now; go on with `verify_more`, in this transaction or in others.
 
-    On SQLite every transaction holds the one writer's lock, so a walk over a live log takes one for each step.
+    Over a live log take one for each step: a long one holds back SQLite's checkpoints and PostgreSQL's vacuum.
     """
     last = select(func.coalesce(func.max(JournalLeaf.seq), 0)).scalar_subquery()
     row = (await session.execute(select(JournalHead.seq, JournalHead.chain_hash, last.label("last")))).one_or_none()

@@ -1,7 +1,7 @@
 """Metering's use cases: record events exactly once, and add up what an organisation used."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -124,7 +124,8 @@ async def _insert_missing(session: AsyncSession, events: list[UsageEvent]) -> fr
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     # Only the id may clash silently; a row that breaks any other rule is refused.
     statement = dialect.insert(_EVENTS).on_conflict_do_nothing(index_elements=["id"]).returning(_EVENTS.c.id)
-    return frozenset((await session.execute(statement, [asdict(event) for event in events])).scalars())
+    rows = [{name: getattr(event, name) for name in _FIELDS} for event in events]
+    return frozenset((await session.execute(statement, rows)).scalars())
 
 
 async def _by_id(session: AsyncSession, ids: Sequence[str]) -> list[UsageEvent]:

@@ -17,6 +17,7 @@ import xllamacpp  # pyright: ignore[reportMissingTypeStubs] - it has none
 from numpy.typing import NDArray
 
 from galerne.engines.failures import EngineFailed, UnusableModel
+from galerne.engines.llamacpp.event_stream import EventStream
 from galerne.engines.llamacpp.model_file import ModelFile
 from galerne.kernel.errors import BadRequest
 
@@ -24,7 +25,6 @@ from galerne.kernel.errors import BadRequest
 # plain attention is a fifth faster than the fused one. Both turn around for models that keep a core busy.
 _SMALL_PARAMETERS = 100_000_000
 _llama: Any = xllamacpp
-_EVENT_END = b"\n\n"
 
 
 class Probability(msgspec.Struct):
@@ -134,6 +134,7 @@ class NativeClient:
     """Talks to the native server; one per process, closed with `close`."""
 
     def __init__(self, socket: Path) -> None:
+        self._socket = socket
         # A connection kept alive would hold one of the native server's threads, and it closes them when it likes.
         connector = aiohttp.UnixConnector(path=str(socket), limit=0, force_close=True)
         self._session = aiohttp.ClientSession("http://native", connector=connector, timeout=aiohttp.ClientTimeout())
@@ -172,17 +173,14 @@ class NativeClient:
 
         Leaving the iteration early closes the connection, and llama.cpp stops. Raises `EngineFailed`.
         """
-        async with self._session.post("/completion", data=msgspec.json.encode(body)) as response:
-            if response.status != 200:
-                raise _refusal(response.status, await response.read())
-            try:
-                buffered = b""
-                async for arrived in response.content.iter_any():
-                    *events, buffered = (buffered + arrived).split(_EVENT_END)
-                    if events:
-                        yield [_decoded(event) for event in events]
-            finally:
-                response.close()
+        stream = await EventStream.opened(self._socket, "/completion", msgspec.json.encode(body))
+        try:
+            if stream.status != 200:
+                raise _refusal(stream.status, await stream.rest())
+            while events := await stream.events():
+                yield [_decoded(event) for event in events]
+        finally:
+            stream.closed()
 
     async def _post(self, path: str, body: dict[str, Any]) -> bytes:
         async with self._session.post(path, data=msgspec.json.encode(body)) as response:

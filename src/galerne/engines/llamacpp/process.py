@@ -1,6 +1,5 @@
 """Knows how an engine process starts, says that it is ready, and ends."""
 
-import asyncio
 import os
 import signal
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+import uvloop
 
 from galerne.engines.failures import UnusableModel
 from galerne.engines.llamacpp.conversion import Precision, gguf_file
@@ -65,7 +65,7 @@ def serve(options: EngineOptions) -> None:
     native_options = _native_options(options, model)
     native = start_native(model, native_options, native_socket)
     try:
-        asyncio.run(_serve(options, model, native_options, native_socket))
+        uvloop.run(_serve(options, model, native_options, native_socket))
     finally:
         native_socket.unlink(missing_ok=True)
         options.socket.unlink(missing_ok=True)

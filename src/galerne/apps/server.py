@@ -3,12 +3,14 @@
 import asyncio
 import fcntl
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -59,6 +61,9 @@ async def serve_forever(
             server = uvicorn.Server(config)
             address = f"http://{_shown(where.host)}:{listening.getsockname()[1]}"
             announcement = asyncio.create_task(_announce(installation, address, new_admin_key, echo))
+            # uvicorn raises the signal again when it is done; it has been obeyed then, and settling is still to come.
+            for name in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(name, _already_obeyed)
             try:
                 await server.serve(sockets=[listening])
             finally:
@@ -124,9 +129,18 @@ def _try_it(address: str, key: str) -> str:
     )
 
 
+def _already_obeyed(_signal: int, _frame: FrameType | None) -> None:
+    pass
+
+
 def _make_private(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise Conflict(
+            f"The data folder {folder} cannot be used: {error.strerror}. Name another with --data."
+        ) from None
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """`galerne serve`: everything in one place, and the lines that a person needs to try it."""
 
-import asyncio
 from typing import Annotated
 
 import typer
+import uvloop
 
 from galerne.apps.commands.opened import DataFolder
 from galerne.apps.server import Listening, serve_forever
@@ -25,4 +25,4 @@ def serve(
     """
     settings = Settings().with_data(data)
     configure_logs(settings.log_level)
-    asyncio.run(serve_forever(settings, Listening(host, port), echo=typer.echo, with_engines=engines))
+    uvloop.run(serve_forever(settings, Listening(host, port), echo=typer.echo, with_engines=engines))

@@ -11,9 +11,12 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import DateTime, Dialect, MetaData, event
 from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
+
+from galerne.kernel.errors import Unavailable
 
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -76,10 +79,17 @@ class Database:
             yield session
 
     async def migrate(self) -> None:
-        """Bring the schema to the newest version; harmless when it is there, or when several processes try at once."""
-        if self.is_sqlite and self.url.database not in (None, ":memory:"):
-            Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
-        await asyncio.to_thread(_upgrade, self.url.render_as_string(hide_password=False))
+        """Bring the schema to the newest version; harmless when it is there, or when several processes try at once.
+
+        Raises `Unavailable`, without the password, when the database cannot be used.
+        """
+        try:
+            if self.is_sqlite and self.url.database not in (None, ":memory:"):
+                Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
+            await asyncio.to_thread(_upgrade, self.url.render_as_string(hide_password=False))
+        except (OSError, DBAPIError) as error:
+            where = self.url.render_as_string(hide_password=True)
+            raise Unavailable(f"The database {where} cannot be used: {_reason(error)}.") from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -126,6 +136,12 @@ def _begin_immediate(connection: Connection) -> None:
 
 def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
+
+
+def _reason(error: OSError | DBAPIError) -> str:
+    cause = error.orig or error if isinstance(error, DBAPIError) else error
+    said = (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
+    return said.splitlines()[0].rstrip(".")
 
 
 def _upgrade(url: str) -> None:

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from tests.engines.running import Engine, session
+from tests.engines.running import Engine, session, wait_until
 
 LONG = {"prompt": "the quick", "max_tokens": 400, "ignore_eos": True, "stream": True}
 CANCELLED = 'galerne_engine_requests_total{outcome="cancelled"}'
@@ -40,8 +40,8 @@ async def test_hang_up_in_the_queue_counts_as_cancelled_too(brise: Engine) -> No
         asking = [
             asyncio.create_task(http.post("/v1/completions", json={**LONG, "max_tokens": 1900})) for _ in range(7)
         ]
-        while brise.metric(RUNNING) + brise.metric(WAITING) < 7 or sum(request.done() for request in asking) < 4:
-            await asyncio.sleep(0.02)
+        await asyncio.to_thread(wait_until, lambda: brise.metric(WAITING) == 3, 5)
+        await asyncio.to_thread(wait_until, lambda: sum(request.done() for request in asking) == 4, 5)
         assert (brise.metric(RUNNING), brise.metric(WAITING)) == (4, 3)
         for request in asking:
             if request.done():

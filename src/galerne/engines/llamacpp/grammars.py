@@ -11,6 +11,7 @@ from typing import Any, cast
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import validator_for
 
+from galerne.engines.llamacpp.closing import closed
 from galerne.kernel.errors import BadRequest
 
 _HEADER = "%llguidance {}\n"
@@ -46,8 +47,8 @@ def check_tool_name(name: str, param: str) -> str:
 
 
 def json_rule(schema: dict[str, Any]) -> str:
-    """The rule for a value of `schema`."""
-    return "%json " + json.dumps({**schema, "x-guidance": _SPELLING})
+    """The rule for a value of `schema`, with no more properties than it names."""
+    return "%json " + json.dumps({**closed(schema), "x-guidance": _SPELLING})
 
 
 def any_object_rule() -> str:

@@ -28,8 +28,9 @@ _llama: Any = xllamacpp
 
 
 class Probability(msgspec.Struct):
-    """One token with its natural-log probability; `bytes` are its UTF-8 bytes."""
+    """One token with its natural-log probability; `id` is its place in the vocabulary, `bytes` are its UTF-8 bytes."""
 
+    id: int
     token: str
     logprob: float
     bytes: list[int]

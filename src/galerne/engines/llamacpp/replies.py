@@ -151,22 +151,16 @@ def error_body(error: GalerneError) -> dict[str, Any]:
 
 
 def chat_logprobs(probabilities: list[Probability], top: int) -> dict[str, Any]:
-    """Log-probabilities in the chat shape."""
-    return {
-        "content": [
-            {
-                "token": entry.token,
-                "logprob": entry.logprob,
-                "bytes": entry.bytes,
-                "top_logprobs": [
-                    {"token": other.token, "logprob": other.logprob, "bytes": other.bytes}
-                    for other in entry.top_logprobs[:top]
-                ],
-            }
-            for entry in probabilities
-        ],
-        "refusal": None,
-    }
+    """Log-probabilities in the chat shape; `token_id` is Mistral's, whose client takes no entry without it."""
+    content = [
+        {**_token_logprob(entry), "top_logprobs": [_token_logprob(other) for other in entry.top_logprobs[:top]]}
+        for entry in probabilities
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _token_logprob(entry: Probability) -> dict[str, Any]:
+    return {"token": entry.token, "logprob": entry.logprob, "bytes": entry.bytes, "token_id": entry.id}
 
 
 def text_logprobs(probabilities: list[Probability], top: int, offset: int) -> dict[str, Any]:

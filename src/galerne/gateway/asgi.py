@@ -215,6 +215,8 @@ class Gateway:
         headers = [*self._headers(arrival), _JSON, *error_headers(error, dialect)]
         if error.status == 405:
             headers.append((b"allow", b"POST"))
+        if error.status == 413:
+            await caller.skip_body()
         if error.status in (408, 413):
             headers.append((b"connection", b"close"))  # the rest of the body will not be read
         await caller.respond(error_status(error, dialect), headers, error_body(error, dialect))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from galerne.kernel import BadRequest, GalerneError, TooLarge
@@ -14,6 +15,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 _BODY_TIMEOUT_S = 30.0
+_SKIP_TIMEOUT_S = 10.0
+_MOST_SKIPPED_BYTES = 64 * 1024 * 1024
 STALL_S = 60.0
 """How long a client may read nothing: an engine must not wait for ever for somebody who merely holds a connection."""
 
@@ -40,6 +43,7 @@ class Caller:
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.status = 0
+        self._unread = True
         self._receive = receive
         self._send = send
 
@@ -63,18 +67,28 @@ class Caller:
 
     async def _read(self, limit: int) -> bytes:
         parts: list[bytes] = []
-        size, more = 0, True
-        while more:
+        size = 0
+        while self._unread:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise HungUp("The client closed the connection.")
             part = message.get("body", b"")
             size += len(part)
+            self._unread = message.get("more_body", False)
             if size > limit:
                 raise _too_large(limit)
             parts.append(part)
-            more = message.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def skip_body(self) -> None:
+        """Read and drop the rest of a refused body, within bounds: a client that still writes reads no answer."""
+        skipped = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SKIP_TIMEOUT_S):
+                while self._unread and skipped < _MOST_SKIPPED_BYTES:
+                    message = await self._receive()
+                    skipped += len(message.get("body", b""))
+                    self._unread = message.get("more_body", False)
 
     async def gone(self) -> None:
         """Returns when the caller hangs up."""

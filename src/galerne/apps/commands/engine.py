@@ -19,6 +19,7 @@ app = typer.Typer(
 class Weights(StrEnum):
     """How exactly to keep the weights of a model that is converted."""
 
+    F32 = "f32"
     F16 = "f16"
     Q8_0 = "q8_0"
 

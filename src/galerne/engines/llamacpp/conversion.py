@@ -21,7 +21,7 @@ from galerne.engines.failures import UnusableModel
 from galerne.engines.llamacpp.vocabulary import Vocabulary, read_json, read_vocabulary
 from galerne.engines.llamacpp.weights import Floats, StoredTensor, stored_tensors, weight_files
 
-Precision: TypeAlias = Literal["f16", "q8_0"]
+Precision: TypeAlias = Literal["f32", "f16", "q8_0"]
 
 # Raised whenever the written file changes, so that files converted by an older version are not used.
 _FORMAT = 1
@@ -33,8 +33,16 @@ _CONVERTED = (
     "sentence_bert_config.json",
     "chat_template.jinja",
 )
-_QUANTISED = {"f16": GGMLQuantizationType.F16, "q8_0": GGMLQuantizationType.Q8_0}
-_FILE_TYPES = {"f16": LlamaFileType.MOSTLY_F16, "q8_0": LlamaFileType.MOSTLY_Q8_0}
+_QUANTISED = {
+    "f32": GGMLQuantizationType.F32,
+    "f16": GGMLQuantizationType.F16,
+    "q8_0": GGMLQuantizationType.Q8_0,
+}
+_FILE_TYPES = {
+    "f32": LlamaFileType.ALL_F32,
+    "f16": LlamaFileType.MOSTLY_F16,
+    "q8_0": LlamaFileType.MOSTLY_Q8_0,
+}
 _Q8_BLOCK = 32
 
 _LLAMA_TENSORS = {

@@ -139,8 +139,8 @@ def test_free_choice_answers_in_text_or_calls(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"tools": TOOLS, "tool_choice": "none"}])
-def test_no_call_comes_when_none_is_allowed(engine: Engine, fields: dict[str, Any]) -> None:
-    choice = engine.chat("x", max_tokens=8, logit_bias={"9": 50}, **fields).json["choices"][0]
+def test_no_call_comes_when_none_is_allowed(brise: Engine, fields: dict[str, Any]) -> None:
+    choice = brise.chat("What is the time?", seed=1, max_tokens=8, logit_bias={"9": 50}, **fields).json["choices"][0]
     assert "tool_calls" not in choice["message"]
     assert choice["message"]["content"]
 

@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.engines.running import Engine
+from tests.engines.running import Engine, running
+from tests.engines.tiny import LLAMA_3, TEKKEN, write_model
 
 PROMPTS = (
     "The capital of France is",
@@ -19,17 +23,18 @@ TEXTS = (
 )
 
 
-@pytest.mark.timeout(60, func_only=True)  # loads transformers, and generates 400 tokens with it
+@pytest.mark.timeout(60, func_only=True)  # loads transformers, and generates 320 tokens with it
 def test_greedy_output_equals_that_of_transformers(brise: Engine, brise_model: object) -> None:
     tokenizer = AutoTokenizer.from_pretrained(brise_model)
     model = AutoModelForCausalLM.from_pretrained(brise_model, dtype=torch.float32)
+    torch.set_num_threads(1)  # several would wait for each other on cores that are busy
     for text in PROMPTS:
         ids = tokenizer(text, return_tensors="pt").input_ids
         with torch.no_grad():
             made = model.generate(
-                ids, max_new_tokens=80, min_new_tokens=80, do_sample=False, repetition_penalty=1.0, pad_token_id=0
+                ids, max_new_tokens=64, min_new_tokens=64, do_sample=False, repetition_penalty=1.0, pad_token_id=0
             )
-        fields = {"max_tokens": 80, "ignore_eos": True, "temperature": 0, "repetition_penalty": 1.0}
+        fields = {"max_tokens": 64, "ignore_eos": True, "temperature": 0, "repetition_penalty": 1.0}
         answer = brise.complete(ids[0].tolist(), **fields).json
         assert answer["choices"][0]["text"] == tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
 
@@ -39,6 +44,15 @@ def test_tokens_equal_those_of_transformers(brise: Engine, brise_model: object) 
     tokenizer = AutoTokenizer.from_pretrained(brise_model)
     for text in (*PROMPTS, *TEXTS):
         assert brise.tokens(text) == tokenizer(text, add_special_tokens=False).input_ids
+
+
+@pytest.mark.parametrize("pattern", [LLAMA_3, TEKKEN, None], ids=["llama-3", "tekken", "gpt-2"])
+def test_every_known_pre_tokenizer_is_reproduced(tmp_path: Path, pattern: str | None) -> None:
+    model = write_model(tmp_path / "model", pattern)
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    with running(model, tmp_path) as engine:
+        for text in (*PROMPTS, *TEXTS):
+            assert engine.tokens(text) == tokenizer.encode(text).ids, text
 
 
 @pytest.mark.timeout(60, func_only=True)  # loads transformers

@@ -70,7 +70,7 @@ CONFIG = {
 }
 
 
-def write_model(folder: Path, pattern: str = LLAMA_3) -> Path:
+def write_model(folder: Path, pattern: str | None = LLAMA_3) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer(folder, pattern)
     (folder / "config.json").write_text(json.dumps(CONFIG))
@@ -79,14 +79,13 @@ def write_model(folder: Path, pattern: str = LLAMA_3) -> Path:
     return folder
 
 
-def write_tokenizer(folder: Path, pattern: str = LLAMA_3) -> None:
+def write_tokenizer(folder: Path, pattern: str | None = LLAMA_3) -> None:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(pattern), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if pattern is not None:
+        split = pre_tokenizers.Split(Regex(pattern), "isolated")
+        plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, plain])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,

@@ -45,6 +45,7 @@ def _vectors(engine: Engine, texts: list[str], **fields: object) -> NDArray[np.f
 def test_vectors_equal_those_of_the_reference(minilm: Engine, minilm_model: Path) -> None:
     assert len(SENTENCES) == 100
     tokenizer, model = AutoTokenizer.from_pretrained(minilm_model), AutoModel.from_pretrained(minilm_model)
+    torch.set_num_threads(1)  # several would wait for each other on cores that are busy
     batch = tokenizer(SENTENCES, padding=True, return_tensors="pt")
     with torch.no_grad():
         states = model(**batch).last_hidden_state

@@ -101,7 +101,11 @@ def running(model: Path, folder: Path, *more: str) -> Iterator[Engine]:
         yield engine
     finally:
         process.terminate()
-        process.wait(40)
+        try:
+            process.wait(5)
+        finally:
+            process.kill()
+            process.wait()
 
 
 @asynccontextmanager

@@ -33,9 +33,7 @@ def test_truncated_weights_are_refused_in_one_line(copy: Path, tmp_path: Path) -
 
 def test_foreign_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "config.json" in _refused(tmp_path / "empty", tmp_path) or "holds no" in _refused(
-        tmp_path / "empty", tmp_path
-    )
+    assert "holds no model.safetensors and no .gguf file" in _refused(tmp_path / "empty", tmp_path)
 
 
 def test_damaged_gguf_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -72,10 +70,10 @@ def test_unknown_path_is_not_found(engine: Engine) -> None:
 
 
 def test_stop_by_signal_is_clean_and_leaves_no_sockets(tiny_model: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(command(tiny_model, tmp_path / "e.sock", tmp_path / "cache"))
-    wait_until(lambda: (tmp_path / "e.sock").exists(), 30)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    with subprocess.Popen(command(tiny_model, tmp_path / "e.sock", tmp_path / "cache")) as process:
+        wait_until(lambda: (tmp_path / "e.sock").exists(), 30)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
     assert not list(tmp_path.glob("*.sock"))
 
 

@@ -87,11 +87,11 @@ async def test_stop_lets_running_requests_finish(supervisor: Supervisor, spec: E
     spec = replace(spec, model_dir=brise_model)
     await supervisor.start([spec])
     assert await supervisor.wait_ready("tiny", 20)
-    asking = [asyncio.create_task(_ask(spec, 1500)) for _ in range(2)]
+    asking = [asyncio.create_task(_ask(spec, 700)) for _ in range(2)]
     await asyncio.sleep(0.2)
     assert not any(request.done() for request in asking)
     await supervisor.stop()
-    assert await asyncio.gather(*asking) == [1500, 1500]
+    assert await asyncio.gather(*asking) == [700, 700]
     assert supervisor.replica("tiny").state is State.STOPPED
     assert _pids(spec.socket) == []
 

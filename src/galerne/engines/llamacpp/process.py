@@ -104,16 +104,16 @@ async def _serve(options: EngineOptions, model: ModelFile, native: NativeOptions
         timeout_keep_alive=300,
     )
     server = uvicorn.Server(config)
-    # uvicorn raises the signal again when it is done; by then it has been obeyed.
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn's own handlers come a moment after the socket does, and it raises what they caught again when it is done.
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, _obeyed)
+        signal.signal(name, stop)
     with closing(_listening(options.socket)) as listening:
         await server.serve(sockets=[listening])
     await client.close()
-
-
-def _obeyed(_number: int, _frame: FrameType | None) -> None:
-    pass
 
 
 def _listening(path: Path) -> socket.socket:

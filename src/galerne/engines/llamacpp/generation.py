@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import aiohttp
 import msgspec
@@ -12,6 +12,7 @@ from galerne.engines.failures import EngineFailed
 from galerne.engines.llamacpp.measures import Measures
 from galerne.engines.llamacpp.native import NativeChunk, NativeClient, Probability, Timings
 from galerne.engines.llamacpp.plans import Plan
+from galerne.engines.llamacpp.slot_queue import Lease, SlotQueue
 from galerne.kernel.clock import Clock
 
 Finish: TypeAlias = Literal["stop", "length"]
@@ -48,7 +49,7 @@ class Generator:
         self._client = client
         self._clock = clock
         self._measures = measures
-        self._slots = asyncio.Semaphore(parallel)
+        self._slots = SlotQueue(parallel)
 
     async def run(self, plan: Plan) -> AsyncGenerator[list[Piece]]:
         """Yields what is generated, several pieces together when they have piled up; the last piece has `finish`.
@@ -57,12 +58,12 @@ class Generator:
         """
         arrived = self._clock.monotonic()
         with self._measures.waiting.track_inprogress():
-            await self._slots.acquire()
+            lease = await self._slots.take(plan.salt, plan.prompt)
         started = self._clock.monotonic()
         try:
             with self._measures.running.track_inprogress():
                 first = True
-                async with aclosing(self._phases(plan, (started - arrived) * 1000)) as batches:
+                async with aclosing(self._phases(plan, lease, (started - arrived) * 1000)) as batches:
                     async for pieces in batches:
                         if first:
                             self._measures.first_token.observe(self._clock.monotonic() - arrived)
@@ -71,9 +72,9 @@ class Generator:
         except (aiohttp.ClientError, msgspec.DecodeError) as error:
             raise EngineFailed(f"the native server broke off: {type(error).__name__}") from error
         finally:
-            self._slots.release()
+            self._slots.give_back(lease)
 
-    async def _phases(self, plan: Plan, queue_ms: float) -> AsyncGenerator[list[Piece]]:
+    async def _phases(self, plan: Plan, lease: Lease, queue_ms: float) -> AsyncGenerator[list[Piece]]:
         if plan.max_tokens == 0:
             yield [Piece(cached_tokens=0, finish="length", durations=Durations(queue_ms=queue_ms))]
             return
@@ -81,7 +82,7 @@ class Generator:
         if plan.min_tokens:
             # llama.cpp has no minimum: a first stretch cannot end, the second goes on from its tokens.
             body = plan.body(limit=plan.min_tokens, ignore_eos=True)
-            async for pieces in self._stretch({**body, "stop": []}, durations):
+            async for pieces in self._stretch({**body, "stop": []}, lease, durations):
                 tokens += [piece.token for piece in pieces if piece.token is not None]
                 if pieces[-1].finish and plan.min_tokens < plan.max_tokens:
                     cached = pieces[-1].cached_tokens
@@ -92,14 +93,15 @@ class Generator:
                 return
         limit = plan.max_tokens - plan.min_tokens
         body = plan.body(generated=tuple(tokens), limit=limit, ignore_eos=bool(plan.sampling["ignore_eos"]))
-        async for pieces in self._stretch(body, durations, plan.min_tokens, cached):
+        async for pieces in self._stretch(body, lease, durations, plan.min_tokens, cached):
             yield pieces
 
     async def _stretch(
-        self, body: dict[str, object], durations: Durations, before: int = 0, cached: int | None = None
+        self, body: dict[str, Any], lease: Lease, durations: Durations, before: int = 0, cached: int | None = None
     ) -> AsyncGenerator[list[Piece]]:
-        async with aclosing(self._client.complete(body)) as batches:
+        async with aclosing(self._client.complete({**body, **lease.sent()})) as batches:
             async for chunks in batches:
+                lease.began()
                 yield [_piece(chunk, durations, before, cached) for chunk in chunks]
                 if chunks[-1].stop:
                     last = chunks[-1]

@@ -17,6 +17,7 @@ _MOST_STOPS = 16
 class Plan:
     """One generation: prompt, limits and sampling; `grammar` is empty for free text.
 
+    Only plans of one `salt` share what the native server has read; the one without is shared among all who send none.
     `top_logprobs` is None without log-probabilities, else how many alternatives to list with each token.
     `early_usage` asks for the number of cached tokens before the first token.
     """
@@ -28,15 +29,15 @@ class Plan:
     grammar: str
     top_logprobs: int | None
     early_usage: bool
+    salt: str = ""
 
     def body(self, *, generated: tuple[int, ...] = (), limit: int, ignore_eos: bool) -> dict[str, Any]:
-        """The body for llama.cpp's `/completion`, going on after the tokens `generated`."""
+        """The body for llama.cpp's `/completion`, but for its slot, going on after the tokens `generated`."""
         body: dict[str, Any] = {
             **self.sampling,
             "prompt": [*self.prompt, *generated],
             "n_predict": limit,
             "stream": True,
-            "cache_prompt": True,
             "lora": [],
             "return_progress": self.early_usage,
         }
@@ -86,6 +87,7 @@ def plans(
         grammar=constraint.grammar,
         top_logprobs=top,
         early_usage=bool(request.stream_options and request.stream_options.continuous_usage_stats),
+        salt=request.cache_salt or "",
     )
     return [
         first if choice == 0 or request.seed is None else replace(first, sampling=_reseeded(sampling, choice))

@@ -9,6 +9,7 @@ from galerne.kernel.errors import BadRequest
 
 _MOST_CHOICES = 32
 _MOST_LOGPROBS = 20
+_LONGEST_SALT = 128
 _PATH = re.compile(r" - at `\$?\.?(?P<path>[^`]*)`")
 
 Penalty: TypeAlias = Annotated[float, msgspec.Meta(ge=-2.0, le=2.0)]
@@ -23,7 +24,10 @@ class StreamOptions(msgspec.Struct):
 
 
 class Generation(msgspec.Struct, kw_only=True):
-    """What every request for text can carry; the defaults sample from the model's own distribution."""
+    """What every request for text can carry; the defaults sample from the model's own distribution.
+
+    Requests with different values of `cache_salt` (vLLM's) never share a prefix in the KV cache.
+    """
 
     model: str | None = None
     stream: bool = False
@@ -43,6 +47,7 @@ class Generation(msgspec.Struct, kw_only=True):
     n: Annotated[int, msgspec.Meta(ge=1, le=_MOST_CHOICES)] | None = None
     stop: str | list[str] | None = None
     logit_bias: dict[str, Annotated[float, msgspec.Meta(ge=-100.0, le=100.0)]] | None = None
+    cache_salt: Annotated[str, msgspec.Meta(max_length=_LONGEST_SALT)] | None = None
 
 
 class ContentPart(msgspec.Struct):

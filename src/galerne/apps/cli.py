@@ -5,6 +5,7 @@ need an extra that is not installed.
 """
 
 import importlib
+import os
 import sys
 from typing import Any, cast
 
@@ -62,14 +63,18 @@ def root(
 
 def main() -> None:
     """Run the command line; exit 0 when done, 1 when refused or failed, with a line that says why, 2 on wrong usage."""
+    os.umask(0o077)  # whatever a command writes is for the one who ran it
     try:
         app()
     except GalerneError as error:
         _fail(error.message)
     except ValidationError as error:
         first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
         name = "_".join(["galerne", *map(str, first["loc"])]).upper()
-        _fail(f"{name}: {first['msg']}")
+        _fail(f"{name}: {message}" if first["loc"] else message)
+    except OSError as error:
+        _fail(f"{error.filename or 'a file or connection'}: {error.strerror or error}")
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get(next(iter(sys.argv[1:]), ""))
         if extra is None or (error.name or "").startswith("galerne"):

@@ -1,17 +1,20 @@
 """How the control plane says no: every error in the caller's dialect, none with what the caller wrote."""
 
+import traceback
 from collections.abc import Mapping
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, StatementError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from galerne.gateway import Dialect, choose_dialect, error_body, error_headers, error_status, split_mount
 from galerne.kernel import BadRequest, GalerneError, NotFound, Unavailable, get_logger
+
+_AWAY = (OperationalError, InterfaceError)
 
 
 def install_refusals(app: FastAPI) -> None:
@@ -20,6 +23,7 @@ def install_refusals(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _refuse_fields)
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(SQLAlchemyError, _refuse_database)
+    app.add_exception_handler(OSError, _refuse_database)
     app.add_exception_handler(Exception, _refuse_defect)
 
 
@@ -43,6 +47,8 @@ async def _refuse(request: Request, error: Exception) -> Response:
 async def _refuse_fields(request: Request, error: Exception) -> Response:
     # The value is left out: it may be what somebody wrote, or a key in the wrong place.
     first = cast(Mapping[str, Any], cast(RequestValidationError, error).errors()[0])
+    if first["type"] == "json_invalid":
+        return refusal(BadRequest("The body is not valid JSON.", code="invalid_json"), request.scope)
     where = ".".join(str(step) for step in first["loc"][1:]) or "body"
     return refusal(BadRequest(f"{where}: {first['msg']}", code="invalid_value", param=where), request.scope)
 
@@ -57,6 +63,8 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
 
 
 async def _refuse_database(request: Request, error: Exception) -> Response:
+    if isinstance(error, StatementError) and not isinstance(error, _AWAY):
+        return await _refuse_defect(request, error)
     get_logger("api").error("database failed", kind=type(error).__name__)
     away = Unavailable(
         "The database cannot answer at the moment; try again.", code="database_unavailable", retry_after_s=1
@@ -64,7 +72,9 @@ async def _refuse_database(request: Request, error: Exception) -> Response:
     return refusal(away, request.scope)
 
 
-async def _refuse_defect(request: Request, _error: Exception) -> Response:
-    # Starlette raises the error again after this answer, and the server logs it.
+async def _refuse_defect(request: Request, error: Exception) -> Response:
+    # The place and no values: a traceback's last frame says enough to begin with, and its variables may be anybody's.
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    get_logger("api").error("defect", kind=type(error).__name__, place=f"{frame.filename}:{frame.lineno}")
     defect = GalerneError("This is a defect of the server; it has been logged under the request id.")
     return refusal(defect, request.scope)

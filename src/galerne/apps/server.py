@@ -16,6 +16,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from galerne.apps.api import Installation, create_app
+from galerne.apps.connections import BoundedHttp, most_connections
 from galerne.apps.wiring import InstallationReplicas, engine_specs
 from galerne.engines import Supervisor
 from galerne.gateway import Gateway
@@ -56,10 +57,12 @@ async def serve_forever(
                 access_log=False,
                 server_header=False,
                 lifespan="off",
+                http=BoundedHttp,
+                limit_concurrency=most_connections(),
                 timeout_graceful_shutdown=_GRACE_S,
             )
             server = uvicorn.Server(config)
-            address = f"http://{_shown(where.host)}:{listening.getsockname()[1]}"
+            address = f"http://{_reachable(where.host)}:{listening.getsockname()[1]}"
             announcement = asyncio.create_task(_announce(installation, address, new_admin_key, echo))
             # uvicorn raises the signal again when it is done; it has been obeyed then, and settling is still to come.
             for name in (signal.SIGTERM, signal.SIGINT):
@@ -118,7 +121,10 @@ async def _announce(
             get_logger("serve").error("engine not ready", engine=engine.name, problem=failed.last_error)
             echo(f"{engine.name} has not started: {failed.last_error or 'no answer yet'}. Galerne keeps trying.")
     shown = new_admin_key if installation.settings.admin_key is None else "$GALERNE_ADMIN_KEY"
-    echo(_try_it(address, shown or "$GALERNE_API_KEY"))
+    if installation.supervisor.replicas():
+        echo(_try_it(address, shown or "$GALERNE_API_KEY"))
+    else:
+        echo("Ready, without embedded models: `galerne models add` brings in others.")
 
 
 def _try_it(address: str, key: str) -> str:
@@ -135,8 +141,8 @@ def _already_obeyed(_signal: int, _frame: FrameType | None) -> None:
 
 def _make_private(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        # A folder that was there keeps its permissions; what is written into it is private anyway.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise Conflict(
             f"The data folder {folder} cannot be used: {error.strerror}. Name another with --data."
@@ -165,13 +171,16 @@ def _bound(where: Listening) -> Generator[socket.socket]:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((where.host, where.port))
+        except socket.gaierror:
+            raise Conflict(f"{where.host} is no address of this machine; name one with --host.") from None
         except OSError as error:
             raise Conflict(
-                f"Cannot listen on {where.host}:{where.port}: {error.strerror}. Choose another port with --port."
+                f"Cannot listen on {where.host}:{where.port}: {error.strerror}. Choose another with --port or --host."
             ) from None
         listening.listen(2048)
         yield listening
 
 
-def _shown(host: str) -> str:
+def _reachable(host: str) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 # read here, never listened on
     return f"[{host}]" if ":" in host else host

@@ -20,6 +20,11 @@ DOMAINS = (governance, identity, journal, metering, models)
 
 _ENGINE_URL = "http://engine/v1"  # the host is a formality: an engine listens on a unix socket
 
+_INSIDE = tuple(
+    ipaddress.ip_network(network)
+    for network in ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+)
+
 
 class InstallationReplicas:
     """The replicas of this installation: its own engines, and the servers that the catalogue names."""
@@ -76,7 +81,7 @@ def is_inside(url: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return address.is_private
+    return any(address in network for network in _INSIDE)
 
 
 def engine_specs(settings: Settings, embedded: Sequence[EmbeddedModel], run: Path) -> list[EngineSpec]:

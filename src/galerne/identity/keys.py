@@ -11,6 +11,9 @@ from galerne.kernel import BadRequest, token
 Dialect = Literal["openai", "mistral"]
 
 KEY_PREFIX = "gal_"
+LONGEST_KEY = 512
+"""Characters of the longest key that is looked up at all."""
+
 _SECRET_LENGTH = 40
 _SHOWN_LENGTH = 12
 
@@ -67,13 +70,15 @@ def visible_prefix(secret: str) -> str:
 
 def check_new_key(new: NewKey, now: datetime) -> None:
     """Raise `BadRequest` naming the field if `new` cannot become a key."""
-    if not new.name.strip() or len(new.name) > 100:
-        raise BadRequest("A key needs a name of 1 to 100 characters.", param="name")
+    if not new.name.strip() or len(new.name) > 100 or not new.name.isprintable():
+        raise BadRequest("A key needs a name of 1 to 100 printable characters.", param="name")
     if new.expires_at is not None and new.expires_at <= now:
         raise BadRequest("The expiry lies in the past; give a time to come.", param="expires_at")
     for field in ("requests_per_minute", "tokens_per_minute"):
         value = getattr(new, field)
-        if value is not None and value < 1:
-            raise BadRequest(f"{field} must be at least 1; leave it out for the installation's default.", param=field)
+        if value is not None and not 1 <= value < 2**31:
+            raise BadRequest(
+                f"{field} must be 1 to {2**31 - 1}; leave it out for the installation's default.", param=field
+            )
     if new.scopes is not None and not new.scopes:
         raise BadRequest("A key without any scope could do nothing; name at least one.", param="scopes")

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from galerne.governance import Actor, Permission, requires
 from galerne.identity import service
 from galerne.identity.schemas import CreatedKeyOut, KeyIn, KeyList, KeyOut, key_fields
-from galerne.kernel.web import Reading, RequestClock, RequestIds, Transaction
+from galerne.kernel.web import Position, Reading, RequestClock, RequestIds, Text, Transaction
 
 router = APIRouter(prefix="/v1/admin/api-keys", tags=["API keys"])
 
@@ -28,7 +28,7 @@ async def list_api_keys(
     actor: KeyAdmin,
     session: Reading,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Position = 0,
 ) -> KeyList:
     """List API keys, newest first, the revoked ones too."""
     rows = await service.list_keys(session, actor, limit=limit, offset=offset)
@@ -36,6 +36,6 @@ async def list_api_keys(
 
 
 @router.delete("/{key_id}")
-async def revoke_api_key(key_id: str, actor: KeyAdmin, session: Transaction, clock: RequestClock) -> KeyOut:
+async def revoke_api_key(key_id: Text, actor: KeyAdmin, session: Transaction, clock: RequestClock) -> KeyOut:
     """Revoke an API key; requests with it are refused within two seconds."""
     return KeyOut.model_validate(key_fields(await service.revoke_key(session, actor, key_id, clock)))

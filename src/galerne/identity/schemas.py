@@ -3,11 +3,12 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from galerne.governance import Permission
 from galerne.identity.keys import Dialect, NewKey
 from galerne.identity.tables import ApiKey
+from galerne.kernel.web import Text, UtcMoment
 
 
 class KeyIn(BaseModel):
@@ -15,10 +16,10 @@ class KeyIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str
+    name: Text
     scopes: list[Permission] | None = None
-    workspace_id: str | None = None
-    expires_at: AwareDatetime | None = None
+    workspace_id: Text | None = None
+    expires_at: UtcMoment | None = None
     strict: bool = False
     dialect: Dialect | None = None
     requests_per_minute: int | None = None

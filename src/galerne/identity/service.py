@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.governance import ROLE_PERMISSIONS, Actor, ActorKind, Permission, Role
 from galerne.identity.keys import (
+    LONGEST_KEY,
     Dialect,
     KeyGrant,
     NewKey,
@@ -92,7 +93,7 @@ async def create_key(session: AsyncSession, actor: Actor, new: NewKey, ids: Ids,
     owner = _Owner(actor, await _owning_user(session, actor))
     secret = generate_secret()
     row = await _store_key(session, owner, new, secret, ids.new(), now)
-    await append(session, [_key_entry("api_key.created", actor, row.id, now)])
+    await append(session, [_key_entry("api_key.created", actor, row, now)])
     return CreatedKey(row, secret)
 
 
@@ -114,7 +115,7 @@ async def revoke_key(session: AsyncSession, actor: Actor, key_id: str, clock: Cl
     row = await _find_key(session, actor, key_id)
     if row.revoked_at is None:
         row.revoked_at = now = clock.now()
-        await append(session, [_key_entry("api_key.revoked", actor, row.id, now)])
+        await append(session, [_key_entry("api_key.revoked", actor, row, now)])
     return row
 
 
@@ -146,9 +147,10 @@ class _Owner:
 
 
 def _checked_admin_key(secret: str) -> str:
-    if len(secret) < _LEAST_ADMIN_KEY_LENGTH or not secret.isascii() or any(c.isspace() for c in secret):
+    fits = _LEAST_ADMIN_KEY_LENGTH <= len(secret) <= LONGEST_KEY
+    if not fits or not secret.isascii() or not secret.isprintable() or " " in secret:
         raise BadRequest(
-            f"GALERNE_ADMIN_KEY must be at least {_LEAST_ADMIN_KEY_LENGTH} ASCII characters without spaces; "
+            f"GALERNE_ADMIN_KEY must be {_LEAST_ADMIN_KEY_LENGTH} to {LONGEST_KEY} ASCII characters without spaces; "
             "a long random one is wise."
         )
     return secret
@@ -230,5 +232,12 @@ async def _find_key(session: AsyncSession, actor: Actor, key_id: str) -> ApiKey:
     return rows[0]
 
 
-def _key_entry(action: str, actor: Actor, key_id: str, at: datetime) -> Entry:
-    return Entry(action=action, actor=actor, resource=f"api_key:{key_id}", outcome="done", at=at)
+def _key_entry(action: str, actor: Actor, row: ApiKey, at: datetime) -> Entry:
+    detail = {
+        "prefix": row.prefix,
+        "scopes": " ".join(row.scopes),
+        "owner": row.user_id,
+        "workspace_id": row.workspace_id,
+        "expires_at": None if row.expires_at is None else row.expires_at.isoformat(),
+    }
+    return Entry(action=action, actor=actor, resource=f"api_key:{row.id}", outcome="done", at=at, detail=detail)

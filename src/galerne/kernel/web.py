@@ -4,14 +4,43 @@ The data plane does not use it: no session may stay open while an answer streams
 """
 
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from pydantic import AfterValidator, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.kernel.clock import Clock
 from galerne.kernel.database import Database
 from galerne.kernel.ids import Ids
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain U+0000")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode, without half surrogate pairs") from None
+    return text
+
+
+def _in_range(time: datetime) -> datetime:
+    try:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside the years 1 to 9999 in UTC") from None
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+"""Text of a request that every database can hold."""
+
+UtcMoment = Annotated[datetime, AfterValidator(_in_range)]
+"""A time of a request, in UTC; one without a zone is taken for UTC."""
+
+Position = Annotated[int, Field(ge=0, le=2**62)]
+"""An offset or a sequence number of a request, within what every database can compare."""
 
 
 async def _transaction(request: Request) -> AsyncGenerator[AsyncSession]:

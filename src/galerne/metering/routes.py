@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from galerne.governance import Actor, Permission, requires
 from galerne.kernel import BadRequest, Forbidden
-from galerne.kernel.web import Reading, RequestClock
+from galerne.kernel.web import Reading, RequestClock, Text, UtcMoment
 from galerne.metering.buckets import DEFAULT_BUCKETS, MOST_BUCKETS, BucketQuery, Group, Kind, Width
 from galerne.metering.events import UsageFilter
 from galerne.metering.schemas import BucketPage, UsageOut, bucket_out, page_out
@@ -24,20 +24,20 @@ class UsageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    workspace_id: str | None = None
-    api_key_id: str | None = None
-    model: str | None = None
-    start: datetime | None = None
-    end: datetime | None = None
+    workspace_id: Text | None = None
+    api_key_id: Text | None = None
+    model: Text | None = None
+    start: UtcMoment | None = None
+    end: UtcMoment | None = None
     month: int | None = Field(None, ge=1, le=12, description="With `year`, instead of `start` and `end`.")
     year: int | None = Field(None, ge=2000, le=9998)
     limit: int = Field(100, ge=1, le=1000)
-    after: str | None = Field(None, description="`last_id` of the page before.")
+    after: Text | None = Field(None, description="`last_id` of the page before.")
 
     def bounds(self, now: datetime) -> tuple[datetime | None, datetime | None]:
         """From when to when; a month without a year is one of this year, a year without a month a whole year."""
         if self.month is None and self.year is None:
-            return _aware(self.start), _aware(self.end)
+            return self.start, self.end
         if self.start is not None or self.end is not None:
             raise BadRequest("Give either month and year, or start and end.", param="month")
         year = self.year or now.year
@@ -55,9 +55,9 @@ class OpenAIUsageQuery(BaseModel):
     end_time: int | None = Field(None, ge=0, le=253_402_300_799, description="Default: now.")
     bucket_width: Width = "1d"
     group_by: list[Group] = Field([], validation_alias=AliasChoices("group_by", "group_by[]"))
-    project_ids: list[str] = Field([], validation_alias=AliasChoices("project_ids", "project_ids[]"))
-    api_key_ids: list[str] = Field([], validation_alias=AliasChoices("api_key_ids", "api_key_ids[]"))
-    models: list[str] = Field([], validation_alias=AliasChoices("models", "models[]"))
+    project_ids: list[Text] = Field([], validation_alias=AliasChoices("project_ids", "project_ids[]"))
+    api_key_ids: list[Text] = Field([], validation_alias=AliasChoices("api_key_ids", "api_key_ids[]"))
+    models: list[Text] = Field([], validation_alias=AliasChoices("models", "models[]"))
     limit: int | None = Field(
         None, ge=1, description="Buckets. Days: 7, at most 31; hours: 24, 168; minutes: 60, 1440."
     )
@@ -131,7 +131,3 @@ def _workspaces(actor: Actor, asked: list[str]) -> list[str]:
     if any(workspace_id != actor.workspace_id for workspace_id in asked):
         raise Forbidden("This key belongs to one workspace and sees the usage of that workspace only.")
     return [actor.workspace_id]
-
-
-def _aware(time: datetime | None) -> datetime | None:
-    return time if time is None or time.tzinfo is not None else time.replace(tzinfo=UTC)

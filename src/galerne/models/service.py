@@ -18,6 +18,7 @@ from galerne.models.catalogue import (
     base_url,
     check_external,
 )
+from galerne.models.embedded import EMBEDDED_NAMES
 from galerne.models.tables import CatalogueRow
 
 
@@ -56,7 +57,7 @@ async def publish_embedded(session: AsyncSession, models: Sequence[Model], clock
 async def add_external(session: AsyncSession, actor: Actor, external: ExternalModel, clock: Clock) -> Model:
     """Register a model that another server runs; `Conflict` if the name is taken, `BadRequest` for what cannot be."""
     check_external(external)
-    taken = {name for model in await list_models(session) for name in (model.id, *model.aliases)}
+    taken = {name for model in await list_models(session) for name in (model.id, *model.aliases)} | EMBEDDED_NAMES
     if external.name in taken:
         raise Conflict(
             f"A model or alias '{external.name}' exists already; remove it first or choose another name.", param="name"

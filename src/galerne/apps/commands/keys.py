@@ -5,12 +5,11 @@ from datetime import datetime
 from typing import Annotated, cast
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.apps.commands.moments import moment
-from galerne.apps.commands.opened import AsJson, DataFolder, as_operator
+from galerne.apps.commands.opened import AsJson, DataFolder, as_operator, print_table
 from galerne.governance import Actor, Permission
 from galerne.identity import Dialect, NewKey, create_key, key_fields, list_keys, revoke_key
 from galerne.kernel import Ids, SystemClock
@@ -77,7 +76,7 @@ def list_(data: DataFolder = None, as_json: AsJson = False) -> None:
     for row in rows:
         shown = (str(row["id"]), str(row["prefix"]), str(row["name"]), _joined(row["scopes"]), _day(row["created_at"]))
         table.add_row(*shown, _state(row, now))
-    Console().print(table)
+    print_table(table)
 
 
 @app.command()

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.apps.commands.opened import AsJson, DataFolder, in_transaction
+from galerne.apps.commands.opened import AsJson, DataFolder, in_transaction, print_table
 from galerne.governance import SYSTEM
 from galerne.kernel import BadRequest, Settings, SystemClock
 from galerne.models import (
@@ -42,7 +41,7 @@ def list_(data: DataFolder = None, as_json: AsJson = False) -> None:
     table = Table("name", "kind", "version", "runs on", "zone", "licence", box=None)
     for model in models:
         table.add_row(model.id, model.kind, model.version, model.url or model.engine, model.zone, model.licence)
-    Console().print(table)
+    print_table(table)
 
 
 @app.command()
@@ -105,13 +104,16 @@ def add(
 
 
 @app.command()
-def remove(name: Annotated[str, typer.Argument(help="Its name.")], data: DataFolder = None) -> None:
+def remove(
+    name: Annotated[str, typer.Argument(help="Its name.")], data: DataFolder = None, as_json: AsJson = False
+) -> None:
     """Take another server's model out of the catalogue."""
 
     async def work(session: AsyncSession) -> Model:
         return await remove_model(session, SYSTEM, name, SystemClock())
 
-    typer.echo(f"removed {in_transaction(data, work, create=True).id}")
+    model = in_transaction(data, work, create=True)
+    typer.echo(json.dumps(_fields(model)) if as_json else f"removed {model.id}")
 
 
 @app.command()

@@ -12,13 +12,13 @@ def moment(option: str, text: str, now: datetime, *, past: bool) -> datetime:
 
     Raises `BadRequest` naming `option`.
     """
-    if text[-1:] in _UNITS and text[:-1].isascii() and text[:-1].isdecimal():
-        span = timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])
-        return now - span if past else now + span
     try:
+        if text[-1:] in _UNITS and text[:-1].isascii() and text[:-1].isdecimal():
+            span = timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])
+            return now - span if past else now + span
         when = datetime.fromisoformat(text)
-    except ValueError:
+        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise BadRequest(
             f"{option}: '{text}' is neither a span such as 30d nor an ISO time such as 2027-01-31T12:00Z."
         ) from None
-    return when.replace(tzinfo=when.tzinfo or UTC)

@@ -1,11 +1,14 @@
 """How a command opens an installation's database: in the folder it was told, migrated, a server running or not."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
+from rich.console import Console
+from rich.table import Table
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -14,6 +17,8 @@ from galerne.identity import find_installation_admin
 from galerne.kernel import Database, NotFound, Settings
 
 T = TypeVar("T")
+
+_WIDE = 400
 
 DataFolder = Annotated[
     Path | None, typer.Option("--data", help="Data folder; default $GALERNE_DATA.", show_default=False)
@@ -55,6 +60,12 @@ def as_operator(data: Path | None, work: Callable[[AsyncSession, Actor], Awaitab
         return await work(session, await find_installation_admin(session))
 
     return in_transaction(data, with_operator)
+
+
+def print_table(table: Table) -> None:
+    """Print for people; into a pipe without cutting cells to the width of a terminal that is not there."""
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
+    console.print(table)
 
 
 async def _run(url: str, work: Callable[[Database], Awaitable[T]]) -> T:

@@ -5,11 +5,10 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from galerne.apps.commands.moments import moment
-from galerne.apps.commands.opened import AsJson, DataFolder, with_database
+from galerne.apps.commands.opened import AsJson, DataFolder, print_table, with_database
 from galerne.kernel import Database, SystemClock
 from galerne.metering import Totals, UsageFilter, UsagePage, event_fields, totals_fields, usage
 
@@ -55,17 +54,16 @@ def _plain(value: object) -> str:
 
 
 def _print(page: UsagePage) -> None:
-    console = Console()
     if not page.events:
-        console.print("Nothing was consumed.")
+        typer.echo("Nothing was consumed.")
         return
     sums = Table("model", *_right("requests", "input", "cached", "output", "total"), box=None)
     for name, of_model in page.by_model:
         sums.add_row(name, *_numbers(of_model))
     if len(page.by_model) > 1:
         sums.add_row("all", *_numbers(page.totals), style="bold")
-    console.print(sums)
-    console.print()
+    print_table(sums)
+    typer.echo()
     latest = Table(
         "started (UTC)", "model", "outcome", *_right("input", "cached", "output", "ttft ms", "total ms"), box=None
     )
@@ -76,7 +74,7 @@ def _print(page: UsagePage) -> None:
         latest.add_row(
             started, event.model, event.outcome, *(f"{count:,}" for count in tokens), ttft, f"{event.total_ms:.0f}"
         )
-    console.print(latest)
+    print_table(latest)
 
 
 def _right(*names: str) -> list[Column]:

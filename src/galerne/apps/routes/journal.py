@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from galerne.governance import Actor, ActorKind, Permission, requires
 from galerne.journal import LeafFilter, Outcome, StoredLeaf, read
-from galerne.kernel.web import Reading
+from galerne.kernel.web import Position, Reading, Text
 
 router = APIRouter(tags=["Journal"])
 
@@ -24,9 +24,9 @@ class AuditLogQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     actor_type: list[ActorType] = Field([], validation_alias=AliasChoices("actor_type", "actor_type[]"))
-    event_type: list[str] = Field([], validation_alias=AliasChoices("event_type", "event_type[]"))
-    after: int | None = Field(None, ge=0)
-    before: int | None = Field(None, ge=0)
+    event_type: list[Text] = Field([], validation_alias=AliasChoices("event_type", "event_type[]"))
+    after: Position | None = None
+    before: Position | None = None
     sort: Literal["asc", "desc"] = Field("desc", description="`desc`: newest first.")
     limit: int = Field(20, ge=1, le=1000)
 

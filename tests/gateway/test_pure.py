@@ -24,7 +24,7 @@ from galerne.gateway.sse import EventSplitter
 from galerne.gateway.tally import Tally
 from galerne.gateway.wire.answer import TokenCount, nine_characters
 from galerne.gateway.wire.assemble import Assembler
-from galerne.gateway.wire.chunks import Chunk, Delta, StreamChoice, Usage, UsageDetails
+from galerne.gateway.wire.chunks import Chunk, Delta, StreamChoice, Usage, UsageDetails, decode_chunk
 from galerne.gateway.wire.errors import InvalidFields
 from galerne.gateway.wire.requests import BODIES, decode_object, invalid_field, parse
 from galerne.kernel import BadRequest, GalerneError, NotFound, RateLimited, Unauthenticated, UpstreamFailed
@@ -152,20 +152,46 @@ def test_tool_call_ids_are_nine_characters_and_stay_the_same(given_id: str, choi
     assert made == nine_characters(given_id, "0" * 32, choice, call) == nine_characters(made, "f" * 32, 9, 9)
 
 
-COUNTS = st.one_of(st.none(), st.integers(-5, 1_000_000))
+COUNTS = st.one_of(st.none(), st.integers(-5, 1_000_000), st.sampled_from([2**40, 2**40 + 1, 2**62, 2**63, 10**30]))
 
 
-@given(st.integers(-5, 1_000_000), COUNTS, COUNTS)
+@given(COUNTS, COUNTS, COUNTS)
 def test_token_classes_are_disjoint_and_never_negative_whatever_an_engine_says(
-    prompt: int, completion: int | None, cached: int | None
+    prompt: int | None, completion: int | None, cached: int | None
 ) -> None:
     tally = Tally(prompt_bytes=10, started_s=0.0)
     usage = Usage(prompt_tokens=prompt, completion_tokens=completion, prompt_tokens_details=UsageDetails(cached))
     tally.see(Chunk(usage=usage), 1.0)
     count = tally.count()
     assert min(count.input_tokens, count.cached_tokens, count.output_tokens) >= 0
-    assert count.input_tokens + count.cached_tokens == max(0, prompt)
+    believed = [number is not None and 0 <= number <= 2**40 for number in (prompt, completion)]
+    assert count.input_tokens + count.cached_tokens == (prompt if believed[0] else 3)
+    assert count.output_tokens == (completion if believed[1] else 0)
+    assert count.estimated is not all(believed)
     assert count.usage("openai")["total_tokens"] == count.total
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("stop", "stop"),
+        ("tool_calls", "tool_calls"),
+        ("st\0op", "other"),
+        ("x" * 41, "other"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_finish_reason_is_a_name_or_other(written: str | None, read: str | None) -> None:
+    raw = json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": written}]}).encode()
+    assert decode_chunk(raw).choices[0].finish_reason == read
+
+
+@pytest.mark.parametrize("queue_ms", [10**400, -1, "1", None, True])
+def test_a_queue_time_that_is_none_is_nothing(queue_ms: object) -> None:
+    tally = Tally(prompt_bytes=10, started_s=0.0)
+    tally.see(Chunk(timings={"queue_ms": queue_ms}), 1.0)
+    assert tally.queue_ms in (0.0, 1.0)
 
 
 def test_what_was_not_sent_is_not_counted_as_sent() -> None:

@@ -198,7 +198,18 @@ async def thinks(stream: Stream) -> None:
     await stream.end()
 
 
+async def absurd(stream: Stream) -> None:
+    stream.continuous = False
+    for word in WORDS:
+        await stream.word(word)
+    await stream.finish("st\x00op " + "x" * 100)
+    usage = {"prompt_tokens": 2**63, "completion_tokens": 2**62, "prompt_tokens_details": {"cached_tokens": -(10**30)}}
+    await stream.chunk([], usage=usage, timings={"queue_ms": 10**400})
+    await stream.response.write(b"data: [DONE]\n\n")
+
+
 BEHAVIOURS = {
+    "absurd": absurd,
     "normal": normal,
     "slow": slow,
     "floods": floods,

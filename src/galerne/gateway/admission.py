@@ -15,7 +15,13 @@ from galerne.gateway.limits import Limits, Standing
 from galerne.gateway.schemas import SchemaChecker
 from galerne.gateway.wire.answer import Face
 from galerne.gateway.wire.chat import check_chat, function_schemas, prefix_of
-from galerne.gateway.wire.outgoing import chat_upstream, completion_upstream, embedding_upstream, fim_upstream
+from galerne.gateway.wire.outgoing import (
+    cache_scope,
+    chat_upstream,
+    completion_upstream,
+    embedding_upstream,
+    fim_upstream,
+)
 from galerne.gateway.wire.requests import (
     BODIES,
     Body,
@@ -65,6 +71,7 @@ class Arrival:
     grant: KeyGrant | None = None
     model: Model | None = None
     standing: Standing | None = None
+    face: Face | None = None
     stopped: bool = False
 
 
@@ -109,8 +116,9 @@ class Admission:
             check_strict(parsed, arrival.dialect)
         model = arrival.model = await self._catalogue.find(parsed.body.model)
         _check_kind(model, arrival.endpoint)
-        upstream_body = self._upstream_body(parsed, model)
+        upstream_body = self._upstream_body(parsed, model) | cache_scope(model, grant.actor.organisation_id)
         prompt_bytes = _prompt_bytes(parsed.body)
+        face = arrival.face = _face(arrival, parsed.body, model)
         standing = self._reserve(arrival, grant, reserved_tokens(parsed.body, prompt_bytes, model))
         return Admitted(
             arrival=arrival,
@@ -118,7 +126,7 @@ class Admission:
             model=model,
             body=parsed.body,
             standing=standing,
-            face=_face(arrival, parsed.body, model),
+            face=face,
             streamed=isinstance(parsed.body, Sampled) and bool(parsed.body.stream),
             cap=completion_cap(parsed.body) if isinstance(parsed.body, Sampled) else None,
             prompt_bytes=prompt_bytes,

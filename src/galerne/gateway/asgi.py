@@ -126,9 +126,19 @@ class Gateway:
         except HungUp:
             pass  # all was settled before the last part was sent; whoever reads nothing need not hear more
         except Exception as error:  # noqa: BLE001 - uvicorn would log local variables, keys and prompts among them
+            await self._own_up(arrival, error)
+
+    async def _own_up(self, arrival: Arrival, defect: Exception) -> None:
+        """Log where `defect` was and end the answer with an error, unless its end is already on its way."""
+        self._log.error("defect", request_id=arrival.request_id, cause=place_of(defect))
+        if arrival.caller.ended:
+            return
+        try:
+            await self._refuse(arrival, InternalError("Something went wrong here."))
+        except HungUp:
+            pass  # nobody is left to be told
+        except Exception as error:  # noqa: BLE001 - as above: never to uvicorn
             self._log.error("defect", request_id=arrival.request_id, cause=place_of(error))
-            if not arrival.caller.status:
-                await self._refuse(arrival, InternalError("Something went wrong here."))
 
     async def _answer(self, arrival: Arrival) -> None:
         try:
@@ -139,8 +149,15 @@ class Gateway:
             self._note(arrival, None, None, None)
             return
         tally = Tally(admitted.prompt_bytes, arrival.started_s)
-        verdict = await self._converse(admitted, tally)
-        await self._conclude(admitted, tally, verdict)
+        try:
+            verdict = await self._converse(admitted, tally)
+            end = self._draw_up(admitted, tally, verdict)
+        except Exception as error:  # noqa: BLE001 - a defect must neither keep what was reserved nor leave a stream open
+            self._limits.correct(admitted.grant.key_id, admitted.standing.cost, 0, self._clock.monotonic())
+            await self._own_up(arrival, error)
+            self._note(arrival, None, None, None)
+            return
+        await self._conclude(admitted, tally, verdict, end)
 
     def _refuse_if_busy(self, arrival: Arrival) -> None:
         if arrival.caller.method != "POST":
@@ -177,13 +194,14 @@ class Gateway:
             return await self._engines.embed(admitted, tally)
         return await self._engines.whole(admitted, tally)
 
-    async def _conclude(self, admitted: Admitted, tally: Tally, verdict: Verdict) -> None:
+    def _draw_up(self, admitted: Admitted, tally: Tally, verdict: Verdict) -> Settled:
+        total_ms = (self._clock.monotonic() - admitted.arrival.started_s) * 1000
+        return settled(admitted, tally, verdict, at=self._clock.now(), total_ms=total_ms)
+
+    async def _conclude(self, admitted: Admitted, tally: Tally, verdict: Verdict, end: Settled) -> None:
         """Settle, then send what says that all went well, or what went wrong."""
-        arrival, clock = admitted.arrival, self._clock
-        now_s = clock.monotonic()
-        end = settled(admitted, tally, verdict, at=clock.now(), total_ms=(now_s - arrival.started_s) * 1000)
         used = end.event.input_tokens + end.event.cached_tokens + end.event.output_tokens if tally.reached else 0
-        self._limits.correct(admitted.grant.key_id, admitted.standing.cost, used, now_s)
+        self._limits.correct(admitted.grant.key_id, admitted.standing.cost, used, self._clock.monotonic())
         error = verdict.error
         if tally.reached:
             try:
@@ -192,13 +210,13 @@ class Gateway:
                 error = failed
         if verdict.outcome != "cancelled" or not verdict.hung_up:
             await self._finish(admitted, tally, verdict, error)
-        self._note(arrival, admitted, verdict, end)
+        self._note(admitted.arrival, admitted, verdict, end)
 
     async def _finish(self, admitted: Admitted, tally: Tally, verdict: Verdict, error: GalerneError | None) -> None:
         arrival = admitted.arrival
         caller = arrival.caller
         if error is not None:
-            await self._refuse(arrival, error, admitted)
+            await self._refuse(arrival, error)
         elif isinstance(verdict.result, bytes):
             await caller.respond(200, (*self._headers(arrival), _JSON), verdict.result)
         elif verdict.result is not None:
@@ -207,10 +225,10 @@ class Gateway:
                 await caller.start(200, (*self._headers(arrival), *_STREAM))
             await caller.finish(verdict.result.finish(tally.count(), context_reached=reached))
 
-    async def _refuse(self, arrival: Arrival, error: GalerneError, admitted: Admitted | None = None) -> None:
+    async def _refuse(self, arrival: Arrival, error: GalerneError) -> None:
         caller, dialect = arrival.caller, arrival.dialect
-        if caller.status and admitted is not None:
-            await caller.finish(stream_writer(admitted.face).fail(error))
+        if caller.status and arrival.face is not None:
+            await caller.finish(stream_writer(arrival.face).fail(error))
             return
         headers = [*self._headers(arrival), _JSON, *error_headers(error, dialect)]
         if error.status == 405:
@@ -218,7 +236,7 @@ class Gateway:
         if error.status == 413:
             await caller.skip_body()
         if error.status in (408, 413):
-            headers.append((b"connection", b"close"))  # the rest of the body will not be read
+            headers.append((b"connection", b"close"))  # what skip_body left unread would pass for the next request
         await caller.respond(error_status(error, dialect), headers, error_body(error, dialect))
 
     def _headers(self, arrival: Arrival) -> list[tuple[bytes, bytes]]:

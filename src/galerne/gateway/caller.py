@@ -36,13 +36,14 @@ class HungUp(GalerneError):
 
 
 class Caller:
-    """One request and its answer; `status` is what was answered, 0 before."""
+    """One request and its answer; `status` is what was answered, 0 before; `ended` once its last part is on its way."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.status = 0
+        self.ended = False
         self._unread = True
         self._receive = receive
         self._send = send
@@ -111,6 +112,7 @@ class Caller:
 
     async def finish(self, part: bytes) -> None:
         """Send the last part; `HungUp` for a caller who has stopped reading."""
+        self.ended = True
         try:
             async with asyncio.timeout(STALL_S):
                 await self._send({"type": "http.response.body", "body": part, "more_body": False})

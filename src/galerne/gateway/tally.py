@@ -12,6 +12,8 @@ __all__ = ["BYTES_PER_TOKEN", "Tally"]
 BYTES_PER_TOKEN = 4
 """The estimate of input tokens where an engine does not count: bytes of text divided by this, rounded up."""
 
+_LARGEST = 2**40  # no answer has a million million tokens or lasts as many milliseconds: such a number reports nothing
+
 
 @dataclass(slots=True)
 class Tally:
@@ -19,7 +21,7 @@ class Tally:
 
     `reached` becomes true when an engine may have begun to work; only then is there anything to settle. `heard` becomes
     true with the first chunk. `count()` is what the engine reported, or an estimate marked as such: one token for each
-    chunk with text, and the input by its bytes.
+    chunk with text, and the input by its bytes. A count that cannot be one (negative, above 2^40) is not reported.
     """
 
     prompt_bytes: int
@@ -69,11 +71,12 @@ class Tally:
         if usage is None:
             return TokenCount(self._estimated_input(), 0, chunks, estimated=True)
         details = usage.prompt_tokens_details
-        prompt = max(0, usage.prompt_tokens)
-        cached = min(prompt, max(0, (details.cached_tokens or 0) if details else 0))
-        if usage.completion_tokens is None:
-            return TokenCount(prompt - cached, cached, chunks, estimated=True)
-        return TokenCount(prompt - cached, cached, max(0, usage.completion_tokens))
+        prompt, output = _reported(usage.prompt_tokens), _reported(usage.completion_tokens)
+        estimated = prompt is None or output is None
+        if prompt is None:
+            prompt = self._estimated_input()
+        cached = min(prompt, (_reported(details.cached_tokens) if details else None) or 0)
+        return TokenCount(prompt - cached, cached, chunks if output is None else output, estimated)
 
     def sent(self) -> TokenCount:
         """The tokens handed to the client so far; the whole input, for it was read."""
@@ -99,5 +102,9 @@ def _has_text(choice: StreamChoice) -> bool:
     return bool(delta.content or delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal)
 
 
+def _reported(count: int | None) -> int | None:
+    return count if count is not None and 0 <= count <= _LARGEST else None
+
+
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and value >= 0 and math.isfinite(value) else 0.0
+    return float(value) if isinstance(value, int | float) and 0 <= value <= _LARGEST else 0.0

@@ -117,9 +117,15 @@ def _status(admitted: Admitted, verdict: Verdict) -> int:
 
 
 def place_of(error: BaseException) -> str:
-    """What kind of surprise it was and where: all that may be logged, for its text may quote what a caller wrote."""
+    """What kind of surprise it was and where: all that may be logged, for its text may quote what a caller wrote.
+
+    Where: the innermost line, and before it the innermost one of our own if that is another.
+    """
+    ours = last = ""
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
+    while trace is not None:
+        last = f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"
+        if str(trace.tb_frame.f_globals.get("__name__", "")).startswith("galerne."):
+            ours = last
         trace = trace.tb_next
-    where = f" at {trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}" if trace is not None else ""
-    return type(error).__name__ + where
+    return " at ".join([type(error).__name__, *dict.fromkeys(place for place in (ours, last) if place)])

@@ -1,5 +1,6 @@
 """What comes back from an engine, chunk by chunk, as msgspec structs: only the fields that we act on or pass on."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -31,7 +32,7 @@ class UsageDetails(Struct, gc=False):
 class Usage(Struct, gc=False):
     """Token counts of an answer so far."""
 
-    prompt_tokens: int = 0
+    prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     prompt_tokens_details: UsageDetails | None = None
@@ -83,5 +84,19 @@ class Chunk(Struct):
     timings: dict[str, Any] | None = None
 
 
-decode_chunk = msgspec.json.Decoder(Chunk).decode
-"""The chunk in the bytes of one event's data; `msgspec.DecodeError` or `UnicodeDecodeError` when there is none."""
+_decode = msgspec.json.Decoder(Chunk).decode
+_FINISH_REASON = re.compile(r"[a-z_]{1,40}")
+
+
+def decode_chunk(data: bytes) -> Chunk:
+    """The chunk in the bytes of one event's data; `msgspec.DecodeError` or `UnicodeDecodeError` when there is none.
+
+    A finish reason is a name or `other`, for it goes on to clients, into usage and into the journal; an empty one is
+    what some engines write in every chunk before the last, so it says nothing.
+    """
+    chunk = _decode(data)
+    for choice in chunk.choices:
+        reason = choice.finish_reason
+        if reason is not None and not _FINISH_REASON.fullmatch(reason):
+            choice.finish_reason = "other" if reason else None
+    return chunk

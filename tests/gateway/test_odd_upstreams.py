@@ -1,0 +1,68 @@
+"""Engines that write what no engine should: the request is recorded all the same, and its client hears an end."""
+
+import json
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+
+from galerne.gateway import asgi
+from tests.gateway.installation import Installation
+from tests.gateway.upstream import WORDS, MockEngine
+
+CHAT = "/v1/chat/completions"
+
+
+def body(name: str, **more: Any) -> dict[str, Any]:
+    return {"model": name, "messages": [{"role": "user", "content": "Who are you?"}], **more}
+
+
+async def test_absurd_counts_and_finish_reasons_leave_an_estimate_and_a_whole_stream(
+    gateway_on_both: Installation, engine: MockEngine
+) -> None:
+    gateway = gateway_on_both
+    events = await gateway.events(CHAT, body("absurd", stream=True))
+    status, answer, _ = await gateway.post(CHAT, body("absurd"))
+    assert events[-1] == "[DONE]"
+    assert (status, answer["choices"][0]["finish_reason"]) == (200, "other")
+    settled = await gateway.settled(2)
+    assert [(event.outcome, event.finish_reason, event.estimated) for event in settled] == [
+        ("completed", "other", True)
+    ] * 2
+    assert [event.output_tokens for event in settled] == [len(WORDS)] * 2
+    assert all(0 < event.input_tokens < 100 and event.queue_ms == 0 for event in settled)
+    assert await gateway.journal() == ["inference.completed"] * 2
+
+
+@pytest.mark.parametrize("broken", ["settled", "verdict_of", "context_reached"])
+async def test_a_defect_while_a_verdict_is_drawn_up_ends_the_stream_with_an_error_and_is_logged_by_its_place(
+    gateway: Installation,
+    engine: MockEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    logs: list[MutableMapping[str, Any]],
+    broken: str,
+) -> None:
+    def fail(*given: object, **more: object) -> None:
+        raise ValueError("Bonjour, this quotes the answer")
+
+    key = await gateway.new_key(tokens_per_minute=2_000)
+    monkeypatch.setattr(asgi, broken, fail)
+    sent = body("normal", max_tokens=1_500, stream=True)
+    for _ in range(3):  # what was reserved is given back, or the second would not be admitted
+        events = await gateway.events(CHAT, sent, gateway.headers(key))
+        assert json.loads(events[-1])["error"]["code"] == "internal_error"
+    defects = [line for line in logs if line["event"] == "defect"]
+    assert len(defects) == 3
+    assert len({line["request_id"] for line in defects}) == 3
+    for line in defects:
+        assert line["cause"].startswith("ValueError at Gateway.")
+        assert set(line) == {"event", "log_level", "request_id", "cause"}
+
+
+async def test_a_defect_while_the_verdict_of_a_whole_answer_is_drawn_up_is_a_500_with_its_request_id(
+    gateway: Installation, monkeypatch: pytest.MonkeyPatch, logs: list[MutableMapping[str, Any]]
+) -> None:
+    monkeypatch.setattr(asgi, "settled", None)
+    status, error, headers = await gateway.post(CHAT, body("normal"))
+    assert (status, error["error"]["code"]) == (500, "internal_error")
+    assert [line["request_id"] for line in logs if line["event"] == "defect"] == [headers["x-request-id"]]

@@ -5,6 +5,7 @@ What concerns the gateway stays at the gateway (who calls, tiers, retention, tag
 through to `openai` engines, whose options we cannot know, and not to the embedded engine, whose options we do.
 """
 
+from hashlib import sha256
 from typing import Any, cast
 
 from galerne.gateway.wire.chat import prefix_of, upstream_messages, upstream_tool_choice
@@ -13,7 +14,14 @@ from galerne.gateway.wire.shapes import ChatBody, CompletionBody, EmbeddingBody,
 from galerne.kernel import BadRequest
 from galerne.models import Model
 
-__all__ = ["STREAM_OPTIONS", "chat_upstream", "completion_upstream", "embedding_upstream", "fim_upstream"]
+__all__ = [
+    "STREAM_OPTIONS",
+    "cache_scope",
+    "chat_upstream",
+    "completion_upstream",
+    "embedding_upstream",
+    "fim_upstream",
+]
 
 STREAM_OPTIONS = {"include_usage": True, "continuous_usage_stats": True}
 """Running usage (vLLM's option, and our engine's) is what lets a stream that is cut be metered for what was sent."""
@@ -86,6 +94,15 @@ def embedding_upstream(parsed: Parsed[EmbeddingBody], model: Model) -> dict[str,
     if size is not None and model.engine == "openai":
         out["dimensions"] = size
     return out
+
+
+def cache_scope(model: Model, organisation_id: str) -> dict[str, str]:
+    """The field that keeps one organisation from seeing in `cached_tokens` what another has asked; only our own engine
+    is sure to know it, others might refuse it.
+    """
+    if model.engine != "llamacpp" or model.kind != "chat":
+        return {}
+    return {"cache_salt": sha256(f"galerne cache {organisation_id}".encode()).hexdigest()[:32]}
 
 
 def _sampled(parsed: Parsed[ChatBody | CompletionBody | FimBody], model: Model) -> dict[str, Any]:

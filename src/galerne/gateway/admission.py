@@ -71,6 +71,7 @@ class Arrival:
     grant: KeyGrant | None = None
     model: Model | None = None
     standing: Standing | None = None
+    face: Face | None = None
     stopped: bool = False
 
 
@@ -117,6 +118,7 @@ class Admission:
         _check_kind(model, arrival.endpoint)
         upstream_body = self._upstream_body(parsed, model) | cache_scope(model, grant.actor.organisation_id)
         prompt_bytes = _prompt_bytes(parsed.body)
+        face = arrival.face = _face(arrival, parsed.body, model)
         standing = self._reserve(arrival, grant, reserved_tokens(parsed.body, prompt_bytes, model))
         return Admitted(
             arrival=arrival,
@@ -124,7 +126,7 @@ class Admission:
             model=model,
             body=parsed.body,
             standing=standing,
-            face=_face(arrival, parsed.body, model),
+            face=face,
             streamed=isinstance(parsed.body, Sampled) and bool(parsed.body.stream),
             cap=completion_cap(parsed.body) if isinstance(parsed.body, Sampled) else None,
             prompt_bytes=prompt_bytes,

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from galerne.gateway.cards import model_card
 from galerne.governance import Actor, Permission, requires
-from galerne.kernel.web import Reading
+from galerne.kernel.web import Reading, Text
 from galerne.models import find_model, list_models
 
 router = APIRouter(tags=["Models"])
@@ -26,6 +26,6 @@ async def list_model_cards(actor: ModelReader, session: Reading) -> dict[str, An
 @router.get("/openai/v1/models/{name:path}", include_in_schema=False)
 @router.get("/mistral/v1/models/{name:path}", include_in_schema=False)
 @router.get("/v1/models/{name:path}")
-async def read_model_card(name: str, actor: ModelReader, session: Reading) -> dict[str, Any]:
+async def read_model_card(name: Text, actor: ModelReader, session: Reading) -> dict[str, Any]:
     """Read one model's card, by id or alias."""
     return model_card(await find_model(session, name), name)

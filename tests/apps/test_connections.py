@@ -1,0 +1,87 @@
+import asyncio
+import socket
+from collections.abc import AsyncGenerator
+
+import pytest
+import uvicorn
+from starlette.responses import PlainTextResponse
+
+from galerne.apps import connections
+from galerne.apps.connections import BoundedHttp, most_connections
+
+HELLO = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture
+async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[int]:
+    monkeypatch.setattr(connections, "_HEAD_TIMEOUT_S", 0.3)
+    config = uvicorn.Config(
+        PlainTextResponse("hello"), http=BoundedHttp, limit_concurrency=4, lifespan="off", log_config=None, ws="none"
+    )
+    server = uvicorn.Server(config)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        task = asyncio.create_task(server._serve([listening]))
+        yield listening.getsockname()[1]
+        server.should_exit = True
+        await task
+
+
+async def talk(port: int, *parts: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+        return await asyncio.wait_for(reader.read(4096), 5)
+    except ConnectionError:
+        return b"reset"
+    finally:
+        writer.close()
+
+
+async def test_an_ordinary_request_is_answered(port: int) -> None:
+    assert b"200 OK" in await talk(port, HELLO)
+
+
+async def test_a_head_that_comes_in_pieces_is_answered(port: int) -> None:
+    assert b"200 OK" in await talk(port, HELLO[:5], HELLO[5:20], HELLO[20:])
+
+
+@pytest.mark.parametrize("head", [b"GET /" + b"a" * 200_000, b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000])
+async def test_a_head_without_end_is_refused_before_it_fills_the_memory(port: int, head: bytes) -> None:
+    assert await talk(port, head) in (b"reset",) or b"400" in await talk(port, head)
+
+
+async def test_a_body_may_be_larger_than_a_head(port: int) -> None:
+    body = b"b" * 300_000
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    assert b"200 OK" in await talk(port, head, body)
+
+
+async def test_a_connection_that_says_nothing_is_closed(port: int) -> None:
+    assert await talk(port) in (b"", b"reset")
+
+
+async def test_a_second_head_on_a_connection_must_be_whole_in_time_too(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(HELLO)
+    assert b"hello" in await asyncio.wait_for(reader.read(4096), 5)
+    writer.write(HELLO[:10])
+    with pytest.raises((ConnectionError, EOFError)):
+        (await asyncio.wait_for(reader.readexactly(1), 3))
+    writer.close()
+
+
+async def test_connections_beyond_the_limit_are_closed_and_room_comes_back(port: int) -> None:
+    held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+    assert await talk(port, HELLO) in (b"", b"reset")
+    for _, writer in held:
+        writer.close()
+    await asyncio.sleep(0.1)
+    assert b"200 OK" in await talk(port, HELLO)
+
+
+def test_the_number_of_connections_leaves_descriptors_for_engines() -> None:
+    assert 16 <= most_connections() <= 20_000

@@ -163,7 +163,7 @@ def serving(data: Path, *arguments: str, environment: Mapping[str, str] | None =
 
 def start(data: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Server:
     """A server that has begun to listen and may not be ready yet; the caller ends it."""
-    data.mkdir(parents=True, exist_ok=True)
+    data.parent.mkdir(parents=True, exist_ok=True)
     log, said = data.parent / f"{data.name}.stderr", data.parent / f"{data.name}.stdout"
     variables = clean_environment(GALERNE_ADMIN_KEY=ADMIN_KEY, **(environment or {}))
     with log.open("ab") as stderr, said.open("wb") as stdout:

@@ -16,7 +16,12 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 
 from tests.serving import Key, Server
 
-pytestmark = pytest.mark.filterwarnings("default")  # LangChain's own deprecations are not ours to fix
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # LangChain's own deprecations are not ours to fix
+    pytest.mark.filterwarnings(
+        "ignore:The test .* is marked with '@pytest.mark.asyncio'"
+    ),  # the class is, for its loop
+]
 
 BOTH_OUTPUT_VERSIONS = pytest.mark.parametrize("model", [{}, {"output_version": "v1"}], indirect=True)
 

@@ -80,6 +80,7 @@ def test_an_engine_refuses_a_corrupt_model_folder_and_names_the_file(tmp_path: P
 
 def test_the_data_folder_is_private_and_holds_no_secret_in_the_clear(server: Server) -> None:
     assert server.data.stat().st_mode & 0o077 == 0
+    assert [path for path in server.data.rglob("galerne.db*") if path.stat().st_mode & 0o077] == []
     key = server.new_key("kept as a hash")
     assert server.chat(key=key.secret).status == 200
     kept = b"".join(path.read_bytes() for path in server.data.glob("galerne.db*"))

@@ -1,5 +1,6 @@
 """Knows how to answer POST /v1/chat/completions."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -35,6 +36,7 @@ from galerne.engines.llamacpp.replies import (
 )
 from galerne.engines.llamacpp.requests import ChatRequest, Message, NamedTool, ResponseFormat, Tool
 from galerne.engines.llamacpp.runtime import Runtime
+from galerne.engines.llamacpp.schema_cost import SchemaBudget
 from galerne.engines.llamacpp.tool_calls import CallPart, CallReader
 from galerne.kernel.errors import BadRequest
 
@@ -53,9 +55,9 @@ class PreparedChat:
 
 async def prepare_chat(runtime: Runtime, request: ChatRequest) -> PreparedChat:
     """Checks `request` and tokenises its messages; raises `BadRequest` naming the field at fault."""
-    tools = tool_schemas(request.tools)
     calls_token = runtime.model.tool_call_token
-    source = _grammar(request, tools, calls_token)
+    # Off the event loop: a large schema takes long to check.
+    tools, source = await asyncio.to_thread(_constraints, request, calls_token) if _constrained(request) else ({}, "")
     if source:
         await runtime.check_grammar(source, _constrained_field(request, tools))
     prompt = await prompt_tokens(runtime, request.messages, request.tools, continues=_continues(request))
@@ -74,15 +76,19 @@ async def prompt_tokens(
     return await runtime.tokens(runtime.template.render(shown, listed or None, continues=continues))
 
 
-def tool_schemas(tools: list[Tool] | None) -> dict[str, dict[str, Any]]:
-    """Each tool's name with the schema of its arguments; raises `BadRequest` naming `tools[i]…`."""
+def tool_schemas(tools: list[Tool] | None, budget: SchemaBudget) -> dict[str, dict[str, Any]]:
+    """Each tool's name with the schema of its arguments; raises `BadRequest` naming `tools[i]…`.
+
+    Like `check_schema` not for the event loop.
+    """
     schemas: dict[str, dict[str, Any]] = {}
     for index, tool in enumerate(tools or []):
         name = check_tool_name(tool.function.name, f"tools[{index}].function.name")
         if name in schemas:
             raise BadRequest(f"two tools are called {name!r}", param=f"tools[{index}].function.name")
         param = f"tools[{index}].function.parameters"
-        schema = dict(check_schema(tool.function.parameters, param)) if tool.function.parameters is not None else {}
+        parameters = tool.function.parameters
+        schema = dict(check_schema(parameters, param, budget)) if parameters is not None else {}
         if schema.setdefault("type", "object") != "object":
             raise BadRequest(f"{param} must describe an object", param=param, code="invalid_schema")
         schemas[name] = schema
@@ -285,8 +291,18 @@ def _constrained_field(request: ChatRequest, tools: dict[str, dict[str, Any]]) -
     return "tools[0].function.parameters" if len(tools) == 1 else "tools"
 
 
-def _grammar(request: ChatRequest, tools: dict[str, dict[str, Any]], calls_token: int | None) -> str:
-    answer = answer_rule(request.response_format)
+def _constrained(request: ChatRequest) -> bool:
+    return bool(request.tools or request.response_format or request.tool_choice)
+
+
+def _constraints(request: ChatRequest, calls_token: int | None) -> tuple[dict[str, dict[str, Any]], str]:
+    budget = SchemaBudget()
+    tools = tool_schemas(request.tools, budget)
+    answer = answer_rule(request.response_format, budget)
+    return tools, _grammar(request, tools, calls_token, answer)
+
+
+def _grammar(request: ChatRequest, tools: dict[str, dict[str, Any]], calls_token: int | None, answer: str) -> str:
     choice = request.tool_choice or "auto"
     if isinstance(choice, NamedTool):
         name = choice.function.name
@@ -307,8 +323,11 @@ def _grammar(request: ChatRequest, tools: dict[str, dict[str, Any]], calls_token
     return grammar("FREE calls?", f"{rules}\n{_FREE_TEXT}")
 
 
-def answer_rule(form: ResponseFormat | None) -> str:
-    """The grammar rule for a response format, or nothing for free text; raises `BadRequest` naming the field."""
+def answer_rule(form: ResponseFormat | None, budget: SchemaBudget) -> str:
+    """The grammar rule for a response format, or nothing for free text; raises `BadRequest` naming the field.
+
+    Like `check_schema` not for the event loop.
+    """
     if form is None or form.type == "text":
         return ""
     if form.type == "json_object":
@@ -316,4 +335,4 @@ def answer_rule(form: ResponseFormat | None) -> str:
     param = "response_format.json_schema.schema"
     if form.json_schema is None:
         raise BadRequest(f"{param} is missing", param=param, code="invalid_schema")
-    return json_rule(check_schema(form.json_schema.schema, param))
+    return json_rule(check_schema(form.json_schema.schema, param, budget))

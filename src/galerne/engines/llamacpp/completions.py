@@ -1,5 +1,6 @@
 """Knows how to answer POST /v1/completions, fill-in-the-middle included."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from galerne.engines.llamacpp.plans import Constraint, Plan, plans
 from galerne.engines.llamacpp.replies import DONE, Reply, Tally, TextChoice, Usage, encode, event, text_logprobs
 from galerne.engines.llamacpp.requests import CompletionRequest, token_lists
 from galerne.engines.llamacpp.runtime import Runtime
+from galerne.engines.llamacpp.schema_cost import SchemaBudget
 from galerne.kernel.errors import BadRequest
 
 _MOST_PROMPTS = 256
@@ -34,7 +36,8 @@ async def prepare_completion(runtime: Runtime, request: CompletionRequest) -> Pr
     request, which is code between code, they do not.
     """
     _check(request)
-    rule = answer_rule(request.response_format)
+    form = request.response_format
+    rule = await asyncio.to_thread(answer_rule, form, SchemaBudget()) if form else ""
     source = grammar(rule) if rule else ""
     if source:
         await runtime.check_grammar(source, "response_format.json_schema.schema")

@@ -12,6 +12,7 @@ from jsonschema.exceptions import SchemaError
 from jsonschema.validators import validator_for
 
 from galerne.engines.llamacpp.closing import closed
+from galerne.engines.llamacpp.schema_cost import SchemaBudget
 from galerne.kernel.errors import BadRequest
 
 _HEADER = "%llguidance {}\n"
@@ -22,11 +23,15 @@ _MOST_CALLS = 16
 _SPELLING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
-def check_schema(schema: object, param: str) -> dict[str, Any]:
-    """`schema` if it is a JSON Schema (the draft that it names, else 2020-12); raises `BadRequest` naming `param`."""
+def check_schema(schema: object, param: str, budget: SchemaBudget) -> dict[str, Any]:
+    """`schema` if it is a JSON Schema (the draft that it names, else 2020-12) within `budget`, which it spends.
+
+    Raises `BadRequest` naming `param`. Takes up to a second for the largest schemas: not for the event loop.
+    """
     if not isinstance(schema, dict):
         raise BadRequest(f"{param} must be a JSON Schema object", param=param, code="invalid_schema")
     checked = cast("dict[str, Any]", schema)
+    budget.spend(checked, param)
     try:
         validator_for(checked).check_schema(checked)
     except SchemaError as error:

@@ -18,6 +18,7 @@ from galerne.engines.llamacpp.requests import (
     parse,
 )
 from galerne.engines.llamacpp.runtime import Runtime
+from galerne.engines.llamacpp.schema_cost import SchemaBudget
 from galerne.kernel.errors import BadRequest, GalerneError, NotFound, TooLarge
 from galerne.kernel.logs import get_logger
 
@@ -117,7 +118,7 @@ class EngineApp:
     async def _tokenize(self, body: bytes) -> Sent:
         request = parse(body, TokenizeRequest)
         if request.messages is not None:
-            tool_schemas(request.tools)
+            await asyncio.to_thread(tool_schemas, request.tools, SchemaBudget())
             tokens = await prompt_tokens(self._runtime, request.messages, request.tools)
         elif request.content is not None:
             tokens = await self._runtime.client.tokenize(

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import aiohttp
@@ -132,7 +134,12 @@ async def prepared(database: Database, models: Sequence[Model]) -> str:
 async def running_gateway(
     database: Database, replica: Replica, models: Sequence[Model], **settings: Any
 ) -> AsyncGenerator[Installation]:
-    """A gateway under uvicorn on loopback."""
+    """A gateway under uvicorn on loopback; its data folder is a passing one unless `settings` name one."""
+    if "data" not in settings:
+        with TemporaryDirectory() as data:
+            async with running_gateway(database, replica, models, data=Path(data), **settings) as running:
+                yield running
+        return
     key = await prepared(database, models)
     registry, replicas = CollectorRegistry(), FixedReplicas([replica])
     gateway = Gateway(
@@ -162,5 +169,5 @@ async def running_gateway(
             server.should_exit = True
             with contextlib.suppress(asyncio.CancelledError):
                 await serving
-            await gateway.stop(drain_s=2)
+            await gateway.stop(drain_s=2, settle_s=1)
             listening.close()

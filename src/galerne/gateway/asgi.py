@@ -24,6 +24,7 @@ from galerne.kernel import Clock, Database, GalerneError, Ids, Settings, Unavail
 __all__ = ["Gateway"]
 
 _DRAIN_S = 30.0
+_SETTLE_S = 10.0
 _RETRY_WHEN_FULL_S = 1.0
 _JSON = (b"content-type", b"application/json")
 _STREAM = (
@@ -62,7 +63,9 @@ class Gateway:
         keys = KeyCache(key_reader(database, clock), clock, staleness_s=settings.key_staleness_s)
         catalogue = Catalogue(model_reader(database), clock)
         self._admission = Admission(keys, catalogue, self._limits, settings, clock)
-        self._settlements = Settlements(settlement_writer(database), clock, observe=self._metrics.committed)
+        self._settlements = Settlements(
+            settlement_writer(database), clock, settings.data, observe=self._metrics.committed
+        )
         self._log = get_logger("gateway")
         self._working: set[asyncio.Task[bytes | StreamWriter]] = set()
         self._in_flight = 0
@@ -74,13 +77,21 @@ class Gateway:
         """Whether `path` is one of the inference paths, mounted or not."""
         return path in PATHS or split_mount(path)[1] in PATHS
 
+    @property
+    def settlement_failing(self) -> bool:
+        """Whether use cannot be recorded now, so that new requests are refused: not ready, though alive."""
+        return self._settlements.failing
+
     async def start(self) -> None:
-        """Begin to take requests."""
+        """Begin to take requests; what an earlier run could not record is recorded first."""
         self._draining = False
         self._settlements.start()
 
-    async def stop(self, drain_s: float = _DRAIN_S) -> None:
-        """Refuse new requests, let those under way end within `drain_s`, cancel the rest, and settle all of them."""
+    async def stop(self, drain_s: float = _DRAIN_S, settle_s: float = _SETTLE_S) -> None:
+        """Refuse new requests, let those under way end within `drain_s`, cancel the rest, and settle all of them.
+
+        What the database does not take within `settle_s` is kept in a file in the data folder for the next start.
+        """
         self._draining = True
         try:
             async with asyncio.timeout(drain_s):
@@ -89,7 +100,7 @@ class Gateway:
             for task in tuple(self._working):
                 task.cancel()
             await self._idle.wait()
-        await self._settlements.stop()
+        await self._settlements.stop(settle_s)
         await self._upstream.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -164,6 +175,8 @@ class Gateway:
             raise MethodNotAllowed(f"Use POST for {arrival.caller.path}.")
         if self._draining:
             raise Unavailable("This server is shutting down.", code="shutting_down", retry_after_s=_RETRY_WHEN_FULL_S)
+        if self._settlements.failing:
+            raise Unavailable("The use of requests cannot be recorded now.", retry_after_s=_RETRY_WHEN_FULL_S)
         if self._settlements.full:
             raise Unavailable("Too many requests wait to be recorded.", retry_after_s=_RETRY_WHEN_FULL_S)
 

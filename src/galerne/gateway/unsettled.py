@@ -1,0 +1,133 @@
+"""What could not be settled before a stop, kept in files of JSON lines until the next start."""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from galerne.journal import Entry
+from galerne.journal import Outcome as JournalOutcome
+from galerne.kernel import GalerneError, get_logger
+from galerne.metering import UsageEvent
+
+__all__ = ["Settled", "UnsettledFile", "load_unsettled", "save_unsettled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """One request's end: what it used and what the journal says of it."""
+
+    event: UsageEvent
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class _Actor:
+    kind: str
+    id: str
+    organisation_id: str
+    workspace_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    action: str
+    actor: _Actor
+    resource: str
+    outcome: JournalOutcome
+    at: datetime
+    request_id: str | None
+    detail: dict[str, str | int | bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    event: UsageEvent
+    entry: _Entry
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+@dataclass(slots=True, eq=False)
+class UnsettledFile:
+    """A file of a run before this one; it goes once each of its lines is settled."""
+
+    path: Path
+    left: int = 0
+
+    def settled(self) -> None:
+        """One more of its lines has been committed."""
+        self.left -= 1
+        if self.left == 0:
+            with suppress(OSError):  # what stays will be found settled next time
+                self.path.unlink(missing_ok=True)
+
+
+def save_unsettled(folder: Path, ones: Sequence[Settled], at: datetime) -> Path:
+    """The new file `unsettled-<time>.jsonl` that holds `ones` in order, safely on disk; `OSError` when it cannot be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"unsettled-{at:%Y%m%dT%H%M%S}-{ones[0].event.id[-12:]}.jsonl"
+    part = path.with_suffix(".part")
+    with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.writelines(_line(one) for one in ones)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    return path
+
+
+def load_unsettled(folder: Path) -> list[tuple[Settled, UnsettledFile]]:
+    """What earlier runs left, oldest first; a line that cannot be read is logged, and its file stays for a person."""
+    found: list[tuple[Settled, UnsettledFile]] = []
+    for path in sorted(folder.glob("unsettled-*.jsonl")):
+        try:
+            lines = path.read_bytes().splitlines()
+        except OSError as error:
+            get_logger("gateway").error("unsettled_unreadable", file=str(path), error=type(error).__name__)
+            continue
+        file = UnsettledFile(path, len(lines))
+        for number, line in enumerate(lines, 1):
+            try:
+                found.append((_settled(line), file))
+            except (msgspec.MsgspecError, UnicodeDecodeError, GalerneError, ValueError, RuntimeError) as error:
+                get_logger("gateway").error(
+                    "unsettled_unreadable", file=str(path), line=number, error=type(error).__name__
+                )
+        get_logger("gateway").warning("unsettled_loaded", file=str(path), requests=len(lines))
+    return found
+
+
+def _line(one: Settled) -> bytes:
+    entry, actor = one.entry, one.entry.actor
+    kept = _Entry(
+        action=entry.action,
+        actor=_Actor(str(actor.kind), actor.id, actor.organisation_id, actor.workspace_id),
+        resource=entry.resource,
+        outcome=entry.outcome,
+        at=entry.at,
+        request_id=entry.request_id,
+        detail=dict(entry.detail),
+    )
+    return msgspec.json.encode(_Line(one.event, kept)) + b"\n"
+
+
+def _settled(line: bytes) -> Settled:
+    read = _decode(line)
+    entry = read.entry
+    return Settled(
+        read.event,
+        Entry(
+            action=entry.action,
+            actor=entry.actor,
+            resource=entry.resource,
+            outcome=entry.outcome,
+            at=entry.at,
+            request_id=entry.request_id,
+            detail=entry.detail,
+        ),
+    )

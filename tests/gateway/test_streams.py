@@ -156,7 +156,7 @@ async def test_an_engine_that_does_not_count_is_counted_for_and_the_event_says_s
     assert event.input_tokens > 0
 
 
-@pytest.mark.parametrize("name", ["refuses-options", "refuses-running-usage"])
+@pytest.mark.parametrize("name", ["refuses-options", "refuses-options-by-place", "refuses-running-usage"])
 async def test_an_engine_that_refuses_stream_options_is_asked_again_without_and_remembered(
     gateway: Installation, engine: MockEngine, name: str
 ) -> None:
@@ -164,7 +164,7 @@ async def test_an_engine_that_refuses_stream_options_is_asked_again_without_and_
         status, answer, _ = await gateway.post(CHAT, body(name))
         assert (status, answer["choices"][0]["message"]["content"]) == (200, TEXT)
     options = [request.get("stream_options") for request in engine.requests]
-    least = None if name == "refuses-options" else {"include_usage": True}
+    least = {"include_usage": True} if name == "refuses-running-usage" else None
     assert options == [{"include_usage": True, "continuous_usage_stats": True}, least, least]
     assert len(await gateway.usage()) == 2
 
@@ -282,10 +282,10 @@ async def test_the_answer_is_not_sent_before_its_commit(
         raise OSError("the disk is gone")
 
     monkeypatch.setattr(gateway.gateway._settlements, "_write", fail)
-    monkeypatch.setattr(gateway.gateway._settlements, "_pauses_s", (0.01,))
-    status, error, _ = await gateway.post(CHAT, body("normal"))
-    assert (status, error["code"]) == (503, "settlement_failed")
-    events = await gateway.events(CHAT, body("normal", stream=True))
+    whole, events = await asyncio.gather(
+        gateway.post(CHAT, body("normal")), gateway.events(CHAT, body("normal", stream=True))
+    )
+    assert (whole[0], whole[1]["code"]) == (503, "settlement_failed")
     assert json.loads(events[-1])["error"]["code"] == "settlement_failed"
     assert "[DONE]" not in events
     assert not any('"finish_reason":"stop"' in event for event in events)

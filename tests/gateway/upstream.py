@@ -208,7 +208,25 @@ async def absurd(stream: Stream) -> None:
     await stream.response.write(b"data: [DONE]\n\n")
 
 
+async def floods_a_call(stream: Stream) -> None:
+    for _ in range(stream.engine.tokens):
+        call = {"index": 0, "function": {"name": "f", "arguments": "x" * 100_000}}
+        await stream.chunk([{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}])
+
+
+async def endless_event(stream: Stream) -> None:
+    await stream.word(WORDS[0])
+    await stream.response.write(b'data: {"choices": "')
+    for _ in range(stream.engine.tokens):
+        await stream.response.write(b"x" * 100_000)
+
+
 BEHAVIOURS = {
+    "floods-a-call": floods_a_call,
+    "endless-event": endless_event,
+    "echoes": normal,
+    "echoes-and-names-the-field": normal,
+    "refuses-options-by-place": normal,
     "absurd": absurd,
     "normal": normal,
     "slow": slow,
@@ -240,8 +258,13 @@ REFUSALS = {
 }
 
 
-def _refuses(name: str, body: dict[str, Any]) -> str | None:
+def _refuses(name: str, body: dict[str, Any]) -> str | dict[str, Any] | None:
     options = body.get("stream_options")
+    if name.startswith("echoes") and "reject" in str(body["messages"]):
+        echo = f"Cannot render {body['messages']}"
+        return {"message": echo, "param": "messages"} if "names" in name else echo
+    if name == "refuses-options-by-place" and options is not None:
+        return {"message": [{"loc": ["body", "stream_options"], "msg": "Extra inputs", "type": "extra_forbidden"}]}
     if name == "refuses-options" and options is not None:
         return "Extra inputs are not permitted: stream_options"
     if name == "refuses-running-usage" and options and "continuous_usage_stats" in options:
@@ -260,7 +283,8 @@ def _application(engine: MockEngine) -> web.Application:
             return web.json_response(answer, status=status, headers=headers)
         refused = _refuses(name, body)
         if refused is not None:
-            return web.json_response({"error": {"message": refused}}, status=400)
+            error = {"message": refused} if isinstance(refused, str) else refused
+            return web.json_response({"error": error}, status=400)
         if name == "never-answers":
             await asyncio.sleep(30)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})

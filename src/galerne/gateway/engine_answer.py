@@ -28,11 +28,14 @@ class UpstreamTimedOut(UpstreamFailed):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long an engine may take until its first byte and between two, and how long a client may read nothing."""
+    """How long an engine may take until its first byte and between two, how long a client may read nothing, and how
+    many bytes an answer may have, if that is limited.
+    """
 
     first_byte_s: float
     idle_s: float
     stall_s: float
+    largest_bytes: int | None = None
 
 
 class EngineAnswer:
@@ -51,6 +54,8 @@ class EngineAnswer:
         self._idle_s = patience.idle_s
         self._limit_s = patience.first_byte_s
         self._stall_s = patience.stall_s
+        self._largest_bytes = patience.largest_bytes
+        self._bytes = 0
         self._splitter = EventSplitter()
         self._loop = asyncio.get_running_loop()
         self._waiting_since_s: float | None = None
@@ -104,6 +109,9 @@ class EngineAnswer:
             raise UpstreamFailed("The engine hung up in the middle of its answer.", code="upstream_lost") from error
         self._waiting_since_s = None
         self._read_at_s = self._now_s()
+        self._bytes += len(read)
+        if self._largest_bytes is not None and self._bytes > self._largest_bytes:
+            raise UpstreamFailed("The engine's answer is too large.", code="upstream_garbage")
         if self._limit_s != self._idle_s:
             self._limit_s = self._idle_s
             self._timer.cancel()

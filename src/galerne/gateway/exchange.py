@@ -1,10 +1,9 @@
 """One request at an engine: find a replica, ask it, relay or assemble its answer. Knows no keys, limits or records."""
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -14,6 +13,7 @@ from galerne.gateway.caller import STALL_S, Caller, Headers, HungUp
 from galerne.gateway.embeddings import embedding_answer
 from galerne.gateway.engine_answer import EngineAnswer, Patience, UpstreamTimedOut
 from galerne.gateway.routing import Replica, Replicas, choose
+from galerne.gateway.stream_options import LEAST, RefusedOptions, with_options
 from galerne.gateway.tally import Tally
 from galerne.gateway.upstream import ConnectFailed, ConnectionLost, OptionsRefused, Upstream, refusal
 from galerne.gateway.wire import mistral, openai
@@ -26,14 +26,8 @@ __all__ = ["Engines", "StreamWriter", "context_reached", "stream_writer"]
 StreamWriter = openai.OpenAIStream | mistral.MistralStream
 
 _LARGEST_ANSWER = 256 * 1024 * 1024
+_LARGEST_STREAM = 64 * 1024 * 1024
 _RETRY_WHEN_STARTING_S = 2.0
-_MOST_REMEMBERED = 1_000
-# What to ask of an engine for its token counts, most to least; an engine that refuses one is asked for the next.
-_STREAM_OPTIONS: tuple[dict[str, bool] | None, ...] = (
-    {"include_usage": True, "continuous_usage_stats": True},
-    {"include_usage": True},
-    None,
-)
 
 
 def context_reached(tally: Tally, cap: int | None, choices: int) -> bool:
@@ -59,7 +53,7 @@ class Engines:
         self._settings = settings
         self._clock = clock
         self._outstanding: Counter[str] = Counter()
-        self._options: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._options = RefusedOptions(clock)
 
     async def stream(self, admitted: Admitted, tally: Tally, caller: Caller, headers: Headers) -> StreamWriter:
         """Relay an answer to `caller` up to what says that it is finished; the writer then gives the rest.
@@ -80,7 +74,7 @@ class Engines:
     async def whole(self, admitted: Admitted, tally: Tally) -> bytes:
         """The body of an answer that is not streamed."""
         assembler = Assembler(admitted.face.request_id)
-        async with self._answer(admitted, tally) as answer:
+        async with self._answer(admitted, tally, _LARGEST_STREAM) as answer:
             while chunks := await answer.read():
                 for chunk in chunks:
                     assembler.add(chunk)
@@ -111,8 +105,11 @@ class Engines:
         return embedding_answer(admitted, raw, tally)
 
     @asynccontextmanager
-    async def _answer(self, admitted: Admitted, tally: Tally) -> AsyncGenerator[EngineAnswer]:
-        patience = Patience(self._settings.first_byte_timeout_s, self._settings.idle_timeout_s, STALL_S)
+    async def _answer(
+        self, admitted: Admitted, tally: Tally, largest: int | None = None
+    ) -> AsyncGenerator[EngineAnswer]:
+        """The chunks of an answer; what is gathered here, not passed on, must have a `largest` size in bytes."""
+        patience = Patience(self._settings.first_byte_timeout_s, self._settings.idle_timeout_s, STALL_S, largest)
         async with self._response(admitted, tally) as response:
             answer = EngineAnswer(response, tally, self._clock, patience)
             try:
@@ -167,24 +164,22 @@ class Engines:
 
     async def _ask(self, admitted: Admitted, replica: Replica, tally: Tally) -> aiohttp.ClientResponse:
         known = (admitted.model.id, admitted.model.version)
+        first = level = self._options.level(known)
         while True:
-            level = self._options.get(known, 0)
             try:
-                return await self._post(admitted, replica, tally, _STREAM_OPTIONS[level])
+                response = await self._post(admitted, replica, tally, level)
             except OptionsRefused as error:
-                if level + 1 >= len(_STREAM_OPTIONS) or "stream_options" not in admitted.upstream_body:
+                if level == LEAST or "stream_options" not in admitted.upstream_body:
                     raise
-                self._options[known] = max(level + 1, 1 if error.continuous else 2)
-                self._options.move_to_end(known)
-                while len(self._options) > _MOST_REMEMBERED:
-                    self._options.popitem(last=False)
+                level = max(level + 1, 1 if error.continuous else LEAST)
+                continue
+            if level != first:
+                # Only now: a refusal may quote what the caller wrote, and a caller must not lower what others ask for.
+                self._options.remember(known, level)
+            return response
 
-    async def _post(
-        self, admitted: Admitted, replica: Replica, tally: Tally, options: dict[str, bool] | None
-    ) -> aiohttp.ClientResponse:
-        body = admitted.upstream_body
-        if "stream_options" in body and options is not _STREAM_OPTIONS[0]:
-            body = _with_options(body, options)
+    async def _post(self, admitted: Admitted, replica: Replica, tally: Tally, level: int) -> aiohttp.ClientResponse:
+        body = with_options(admitted.upstream_body, level)
         before = tally.reached
         tally.reached = True
         try:
@@ -202,8 +197,3 @@ class Engines:
         async with response:
             refused = await refusal(response)
         raise refused
-
-
-def _with_options(body: dict[str, Any], options: dict[str, bool] | None) -> dict[str, Any]:
-    changed = {name: value for name, value in body.items() if name != "stream_options"}
-    return changed if options is None else {**changed, "stream_options": options}

@@ -34,10 +34,13 @@ class ConnectionLost(UpstreamFailed):
 
 
 class OptionsRefused(BadRequest):
-    """The engine does not know the stream options; `continuous` when only running usage is refused."""
+    """The engine seems not to know the stream options; `continuous` when only running usage is refused.
 
-    def __init__(self, message: str, *, continuous: bool) -> None:
-        super().__init__(message)
+    Only seems: its message may quote the caller. Whether it was the options shows in a second try without them.
+    """
+
+    def __init__(self, refused: BadRequest, *, continuous: bool) -> None:
+        super().__init__(refused.message, code=refused.code, param=refused.param)
         self.continuous = continuous
 
 
@@ -107,7 +110,7 @@ async def refusal(response: aiohttp.ClientResponse) -> GalerneError:
         raw = b""
     status = response.status
     if status in (400, 413, 422):
-        return _refused_request(_fields(raw))
+        return _perhaps_options(_fields(raw))
     if status == 429:
         return RateLimited("The engine of this model has too much to do.", retry_after_s=_retry_after(response.headers))
     if status == 503:
@@ -137,14 +140,35 @@ def _refused_request(fields: Mapping[str, Any]) -> BadRequest:
     """Passed on with the engine's own words, for it is the caller who can do something about it."""
     given = fields.get("message", fields.get("detail", ""))
     message = (given if isinstance(given, str) else msgspec.json.encode(given).decode())[:_LONGEST_MESSAGE]
-    if any(name in message for name in _OPTION_NAMES):
-        return OptionsRefused(message, continuous="continuous_usage" in message)
     code, param = fields.get("code"), fields.get("param")
     return BadRequest(
         message or "The engine refused this request.",
         code=code if isinstance(code, str) and _CODE.fullmatch(code) else None,
         param=param[:256] if isinstance(param, str) else None,
     )
+
+
+def _perhaps_options(fields: Mapping[str, Any]) -> BadRequest:
+    refused = _refused_request(fields)
+    # Where an engine names the field, its words are not searched, for they may quote what the caller wrote.
+    where = _places(fields) or refused.message
+    if any(name in where for name in _OPTION_NAMES):
+        return OptionsRefused(refused, continuous="continuous_usage" in where)
+    return refused
+
+
+def _places(fields: Mapping[str, Any]) -> str:
+    """What an engine says is at fault, as `param` or as pydantic's `loc`; empty if it says nothing of it."""
+    listed = [fields, *_objects(fields.get("detail")), *_objects(fields.get("message"))]
+    given = [one.get(name) for one in listed for name in ("param", "loc")]
+    parts = [part for place in given for part in (cast(list[Any], place) if isinstance(place, list) else [place])]
+    return ".".join(part for part in parts if isinstance(part, str))
+
+
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    if not isinstance(value, list):
+        return []
+    return [cast(dict[str, Any], one) for one in cast(list[Any], value) if isinstance(one, dict)]
 
 
 def _fields(raw: bytes) -> Mapping[str, Any]:

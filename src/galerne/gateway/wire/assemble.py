@@ -7,8 +7,19 @@ import msgspec
 
 from galerne.gateway.wire.answer import AnswerChoice, AnswerToolCall, nine_characters
 from galerne.gateway.wire.chunks import NULL, Chunk, StreamChoice, ToolDelta
+from galerne.kernel import UpstreamFailed
 
 __all__ = ["Assembler", "ToolCallParts"]
+
+
+_LONGEST_CALLS = 16 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Call:
+    given_id: str = ""
+    name: list[str] = field(default_factory=list[str])
+    arguments: list[str] = field(default_factory=list[str])
 
 
 @dataclass(slots=True)
@@ -17,23 +28,36 @@ class ToolCallParts:
 
     request_id: str
     choice: int
-    _calls: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
+    _size: int = 0
+    _calls: dict[int, _Call] = field(default_factory=dict[int, _Call])
 
     def add(self, deltas: list[ToolDelta]) -> None:
-        """Take in one chunk's parts; a part without an index belongs to the call that it stands at."""
+        """Take in one chunk's parts; a part without an index belongs to the call that it stands at.
+
+        `UpstreamFailed` when there is more than anyone could run: in Mistral's streams too, whole calls are held here.
+        """
         for position, delta in enumerate(deltas):
             index = delta.index if isinstance(delta.index, int) else position
-            call = self._calls.setdefault(index, ["", "", ""])
-            call[0] = call[0] or delta.id or ""
+            call = self._calls.setdefault(index, _Call())
+            call.given_id = call.given_id or delta.id or ""
+            self._size += 100  # what an empty part takes
             if delta.function is not None:
-                call[1] += delta.function.name or ""
-                call[2] += delta.function.arguments or ""
+                for part, parts in ((delta.function.name, call.name), (delta.function.arguments, call.arguments)):
+                    if part:
+                        parts.append(part)
+                        self._size += len(part)
+            if self._size > _LONGEST_CALLS:
+                raise UpstreamFailed("The engine's tool calls are too large.", code="upstream_garbage")
 
     def whole(self) -> list[AnswerToolCall]:
         """The calls in order, each with an id of nine characters."""
         return [
-            AnswerToolCall(nine_characters(given or None, self.request_id, self.choice, index), name, arguments)
-            for index, (given, name, arguments) in sorted(self._calls.items())
+            AnswerToolCall(
+                nine_characters(call.given_id or None, self.request_id, self.choice, index),
+                "".join(call.name),
+                "".join(call.arguments),
+            )
+            for index, call in sorted(self._calls.items())
         ]
 
 

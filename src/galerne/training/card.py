@@ -21,9 +21,9 @@ whose grammatical sentence is the likelier one (chance is 0.5; Warstadt et al., 
 of passages whose last word is exactly the greedy continuation."""
 
 _LIMITS = """\
-- **It is very small.** It writes short, mostly grammatical English and follows the formats that it was trained on
-  (greetings, simple questions, tool calls with a schema, JSON, filling in a middle). It does not reason, loses the
-  thread after a few sentences, and gets all but the smallest sums wrong.
+- **It is very small.** It greets, says what it is, writes short English that is mostly grammatical, and follows some
+  formats that it was trained on: calls of simple tools, JSON, filling in a middle; not always. Of a conversation it
+  takes in little. It does not reason, loses the thread within a sentence or two, and gets even small sums wrong.
 - **Its facts are unreliable.** It makes up names, dates and places with the same ease as it repeats true ones. Nothing
   that it says should be relied on, least of all in medical, legal, financial or safety matters.
 - **English only.** Other languages come out as nonsense.

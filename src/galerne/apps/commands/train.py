@@ -39,7 +39,7 @@ def train(
     The run writes a checkpoint every few minutes. Killed or stopped, it goes on where it was when the same command is
     given again. It needs torch and what else the extra named train installs.
 
-    Two commands make the embedded model from the corpora:
+    The embedded model is made by brise-pretrain.yaml, then brise-tune.yaml, then brise-finish.yaml, for example:
 
       galerne train recipes/brise-pretrain.yaml --corpora TEXT --out runs/pretrain
 

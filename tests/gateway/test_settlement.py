@@ -181,6 +181,27 @@ async def test_an_outage_is_told_to_those_who_wait_and_all_is_written_in_order_w
     assert [each for batch in writer.batches for each in batch] == [each.event.id for each in requests] + ["f" * 32]
 
 
+async def test_a_database_that_answers_but_has_become_read_only_is_an_outage_too(
+    settlements: Make, tmp_path: Path
+) -> None:
+    read_only, writer = True, Writer()
+
+    async def write(batch: Sequence[Settled]) -> None:
+        if batch and read_only:
+            raise DBAPIError("x", None, asyncpg.ReadOnlySQLTransactionError("no"))
+        await writer.write(batch)
+
+    queue = settlements(writer)
+    queue._write = write
+    queue.start()
+    with pytest.raises(Unavailable):
+        await queue.settle(one("a" * 32))
+    await until(lambda: queue.failing)
+    read_only = False
+    await queue.stop()
+    assert (writer.batches, files(tmp_path)) == ([["a" * 32]], [])
+
+
 async def test_a_slow_write_is_no_outage(settlements: Make) -> None:
     async def write(batch: Sequence[Settled]) -> None:
         await asyncio.sleep(0.2)
@@ -322,9 +343,9 @@ async def test_usage_and_journal_are_written_in_one_transaction_or_not_at_all(da
     write = settlement_writer(database)
     ids = Ids()
     good = [one(ids.new()) for _ in range(3)]
-    await write(good)
+    await write([*good, good[0]])
     assert await _counts(database) == (3, 3)
-    await write(good[:2])
+    await write([*good[:2], *good[:2]])
     assert await _counts(database) == (3, 3)
     twisted = Settled(good[0].event, good[0].entry)
     object.__setattr__(twisted, "event", UsageEvent(**{**_fields(good[0].event), "output_tokens": 9}))

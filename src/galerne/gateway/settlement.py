@@ -33,6 +33,8 @@ _STOP_S = 10.0
 _LONGEST_WRITE_S = 15.0  # a database may hang instead of failing
 _MOST_REFUSALS = 2
 _OUTAGES = (OperationalError, PoolTimeout, OSError, TimeoutError)
+# PostgreSQL's classes of errors that what was written can be at fault for: data, integrity, limits (appendix A).
+_BLAMED_STATES = ("22", "23", "54")
 
 Write = Callable[[Sequence[Settled]], Awaitable[None]]
 Observe = Callable[[int, float], None]
@@ -64,10 +66,11 @@ def settlement_writer(database: Database) -> Write:
     """A function that writes a batch in one transaction: all of it or nothing, and each of it once."""
 
     async def write(batch: Sequence[Settled]) -> None:
+        entries = {one.event.id: one.entry for one in batch}  # two copies of a file may say the same twice
         async with database.transaction() as session:
             new = await record(session, [one.event for one in batch])
             # A commit may have gone through though its confirmation was lost: then a second try finds all of it there.
-            await append(session, [one.entry for one in batch if one.event.id in new])
+            await append(session, [entry for request_id, entry in entries.items() if request_id in new])
 
     return write
 
@@ -178,7 +181,7 @@ class Settlements:
             self._written(batch)
             self._observe(len(batch), self._clock.monotonic() - began_s)
             return True
-        if not isinstance(failure, _OUTAGES):
+        if _blames_request(failure):
             if len(batch) > 1:
                 # One request that cannot be written must not hold up those that share its commit.
                 return await self._commit_each(batch)
@@ -237,6 +240,14 @@ class Settlements:
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it and the writer live
             return error
         return None
+
+
+def _blames_request(failure: Exception) -> bool:
+    """Whether one request may be at fault, not the database, which may also be full or have become read-only."""
+    state = getattr(getattr(failure, "orig", failure), "sqlstate", None)
+    if isinstance(state, str):
+        return state[:2] in _BLAMED_STATES
+    return not isinstance(failure, _OUTAGES)
 
 
 def _unrecorded() -> Unavailable:

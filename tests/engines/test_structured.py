@@ -69,7 +69,7 @@ def test_schema_that_cannot_be_enforced_is_refused_by_name(engine: Engine, schem
         assert answer.error["param"] == "response_format.json_schema.schema"
 
 
-@pytest.mark.parametrize("schema", [{"type": "frob"}, {"required": 3}, "x", {"type": "string"}])
+@pytest.mark.parametrize("schema", [{"type": "frob"}, {"required": 3}, "x", {"type": "string"}, {"$schema": []}])
 def test_tool_schema_that_is_none_is_refused_by_name(engine: Engine, schema: Any) -> None:
     answer = engine.chat("x", tools=[tool("f", schema)])
     assert (answer.status, answer.error["param"]) == (400, "tools[0].function.parameters")

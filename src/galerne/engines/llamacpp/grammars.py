@@ -31,6 +31,8 @@ def check_schema(schema: object, param: str, budget: SchemaBudget) -> dict[str, 
     if not isinstance(schema, dict):
         raise BadRequest(f"{param} must be a JSON Schema object", param=param, code="invalid_schema")
     checked = cast("dict[str, Any]", schema)
+    if not isinstance(checked.get("$schema", ""), str):
+        raise BadRequest(f"{param}['$schema'] must be text", param=param, code="invalid_schema")
     budget.spend(checked, param)
     try:
         validator_for(checked).check_schema(checked)

@@ -131,3 +131,13 @@ def test_a_route_without_a_permission_stops_the_application_from_starting() -> N
     app.add_api_route("/v1/open-door", lambda: None)
     with pytest.raises(InvariantViolated, match="/v1/open-door declares no permission"):
         api._check_permissions(app)
+
+
+async def test_it_is_not_ready_while_usage_cannot_be_written(
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await client.get("/readyz")).status_code == 200
+    monkeypatch.setattr(Gateway, "settlement_failing", True)
+    answer = await client.get("/readyz")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["parts"]["settlement"] == "usage cannot be written"

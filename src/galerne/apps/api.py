@@ -123,6 +123,8 @@ def _health_routes(installation: Installation) -> APIRouter:
     async def ready() -> Response:
         """Whether requests can be answered: the database, and each engine of this installation."""
         parts = {"database": await _database_problem(installation.database)}
+        if installation.gateway.settlement_failing:
+            parts["settlement"] = "usage cannot be written"
         parts |= {
             f"engine {each.name}": None if each.ready else str(each.state)
             for each in installation.supervisor.replicas()

@@ -29,6 +29,7 @@ _LARGEST_EMBEDDING_CONTEXT = 8192
 _LARGEST_CONTEXT = 8192
 _LONGEST_SOCKET_PATH = 95  # of the 107 bytes that Linux allows (unix(7)); the native server's path is longer by 12
 _SHUTDOWN_S = 30
+_TELLING_NICENESS = 5
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def _native_options(options: EngineOptions, model: ModelFile) -> NativeOptions:
 
 
 async def _serve(options: EngineOptions, model: ModelFile, native: NativeOptions, native_socket: Path) -> None:
+    # Where cores are few, generating goes before telling: what waits meanwhile is told together.
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _TELLING_NICENESS)
     clock, measures, client = SystemClock(), Measures(), NativeClient(native_socket)
     runtime = Runtime(
         name=options.name or options.model.stem,

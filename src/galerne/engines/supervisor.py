@@ -193,7 +193,7 @@ class _Engine:
                 stdin=asyncio.subprocess.PIPE,  # closes with this process, which ends the engine (--follow-stdin)
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "OMP_WAIT_POLICY": "passive"},  # noqa: TID251 - a child inherits what is not ours
+                env={**os.environ, "OMP_WAIT_POLICY": "passive"},  # noqa: TID251 - passed on unread, for the child
                 start_new_session=True,  # Ctrl-C in a terminal is for us; we then stop the engines in good order
             )
         except OSError as error:

@@ -148,7 +148,7 @@ class Gateway:
             await self._refuse(arrival, InternalError("Something went wrong here."))
         except HungUp:
             pass  # nobody is left to be told
-        except Exception as error:  # noqa: BLE001 - as above: never to uvicorn
+        except Exception as error:  # noqa: BLE001 - uvicorn would log variables of this too
             self._log.error("defect", request_id=arrival.request_id, cause=place_of(error))
 
     async def _answer(self, arrival: Arrival) -> None:

@@ -97,7 +97,7 @@ def tool_schemas(tools: list[Tool] | None, budget: SchemaBudget) -> dict[str, di
 
 async def stream_chat(runtime: Runtime, prepared: PreparedChat) -> AsyncGenerator[bytes]:
     """The answer as server-sent events; each yielded piece holds those of all tokens that had come."""
-    request, teller = prepared.request, _teller(runtime, prepared)
+    request, teller = prepared.request, _Teller(runtime, prepared)
     options = request.stream_options
     every = bool(options and options.continuous_usage_stats)
     last = bool(options and options.include_usage)
@@ -126,7 +126,7 @@ async def stream_chat(runtime: Runtime, prepared: PreparedChat) -> AsyncGenerato
 
 async def whole_chat(runtime: Runtime, prepared: PreparedChat) -> bytes:
     """The answer as one JSON object."""
-    teller = _teller(runtime, prepared)
+    teller = _Teller(runtime, prepared)
     async with aclosing(run_all(runtime.generator, prepared.plans)) as batches:
         async for index, pieces in batches:
             for piece in pieces:
@@ -215,10 +215,6 @@ class _Teller:
     def finished(self, index: int) -> bool:
         self._open.discard(index)
         return not self._open
-
-
-def _teller(runtime: Runtime, prepared: PreparedChat) -> _Teller:
-    return _Teller(runtime, prepared)
 
 
 def _call_delta(part: CallPart) -> Call:

@@ -43,7 +43,7 @@ class EventStream(asyncio.Protocol):
             raise EngineFailed(f"the native server does not answer: {error.strerror}") from error
         try:
             while not stream.status:
-                await stream._news()  # noqa: SLF001 - its own class
+                await stream._news()  # noqa: SLF001 - a private part of this same class
         except BaseException:
             stream.closed()
             raise

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import aiohttp
 import msgspec
 import numpy as np
-import xllamacpp  # pyright: ignore[reportMissingTypeStubs] - it has none
+import xllamacpp  # pyright: ignore[reportMissingTypeStubs] - the wheel ships none
 from numpy.typing import NDArray
 
 from galerne.engines.failures import EngineFailed, UnusableModel

@@ -19,7 +19,9 @@ from galerne.kernel.errors import (
 )
 from galerne.kernel.ids import Ids, token
 from galerne.kernel.logs import configure_logs, get_logger
+from galerne.kernel.script import Increase, Insert, Query, Rows, Script, run_in_session
 from galerne.kernel.settings import Settings, read_secret
+from galerne.kernel.writer import Writer, blames_content, open_writer
 
 __all__ = [
     "BadRequest",
@@ -29,10 +31,15 @@ __all__ = [
     "Forbidden",
     "GalerneError",
     "Ids",
+    "Increase",
+    "Insert",
     "InvariantViolated",
     "ManualClock",
     "NotFound",
+    "Query",
     "RateLimited",
+    "Rows",
+    "Script",
     "Settings",
     "SystemClock",
     "Table",
@@ -42,9 +49,13 @@ __all__ = [
     "Unprocessable",
     "UpstreamFailed",
     "UtcTime",
+    "Writer",
+    "blames_content",
     "configure_logs",
     "get_logger",
     "invariant",
+    "open_writer",
     "read_secret",
+    "run_in_session",
     "token",
 ]

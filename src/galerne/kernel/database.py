@@ -27,6 +27,11 @@ _NAMES = {
 }
 
 
+# recursive_triggers: without it INSERT OR REPLACE would slip past the triggers that keep rows append-only.
+DURABLE = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON", "busy_timeout=10000")
+"""What SQLite is told on each connection that writes."""
+
+
 class Table(DeclarativeBase):
     """Base of every table; constraint names are fixed so that a migration can name them on both databases."""
 
@@ -105,11 +110,7 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
 
 def make_durable(engine: AsyncEngine) -> None:
     """Have a SQLite engine use WAL, flush each commit to the disk, and take the write lock at once."""
-    # recursive_triggers: without it INSERT OR REPLACE would slip past the triggers that keep rows append-only.
-    _on_connect(
-        engine,
-        ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON", "busy_timeout=10000"),
-    )
+    _on_connect(engine, DURABLE)
     # Taking the lock at the beginning lets writers queue; taking it at the first write lets them deadlock.
     event.listen(engine.sync_engine, "begin", _begin_immediate)
 

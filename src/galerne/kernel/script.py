@@ -1,0 +1,182 @@
+"""Database work as a script: a generator that yields statements and gets their rows from whoever holds a connection.
+
+A script knows neither driver nor event loop, so that the same lines run in a request's session and, many of them in one
+transaction, in the writer that settles requests (`kernel.writer`).
+"""
+
+import json
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import chain
+from typing import Any, Literal, TypeVar, cast
+
+from sqlalchemy import Table as SqlTable
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.ext.asyncio import AsyncSession
+
+T = TypeVar("T")
+Rows = Sequence[Sequence[Any]]
+DialectName = Literal["sqlite", "postgresql"]
+
+_LARGEST_INSERT = 256
+_MOST_PARAMETERS = 32_000  # SQLite takes 32,766 in one statement
+_PARAMETER = re.compile(r"(?<!:):([a-z_][a-z_0-9]*)")
+_LIST = re.compile(r"\bIN :([a-z_][a-z_0-9]*)")
+_PG = PGDialect()
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """SQL of ours with `:named` values; a list among them is asked for with `IN :name`.
+
+    `FOR UPDATE` is left out on SQLite, where a transaction is the only writer from its first statement on. Scripts read
+    no times: SQLite would give them as text.
+    """
+
+    sql: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Rows for `table`, each a tuple in the order of `columns`; few statements however many rows there are."""
+
+    table: SqlTable
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Increase:
+    """Adds integers to `columns` of those rows of `table` whose `key` column is a key of `amounts`."""
+
+    table: SqlTable
+    key: str
+    columns: tuple[str, ...]
+    amounts: Mapping[str, tuple[int, ...]]
+
+
+Statement = Query | Insert | Increase
+Script = Generator[Statement, Rows, T]
+Call = tuple[str, Any]
+"""SQL as the driver takes it, and its parameters: a mapping or a tuple on SQLite, a tuple on PostgreSQL."""
+
+
+async def run_in_session(session: AsyncSession, script: Script[T]) -> T:
+    """What `script` returns, run in the session's transaction."""
+    connection = await session.connection()
+    dialect = cast(DialectName, connection.dialect.name)
+    rows: Rows | None = None
+    try:
+        while True:
+            statement = script.send(cast(Rows, rows))  # the first one is None, which starts a generator
+            rows = ()
+            for sql, parameters in calls(statement, dialect):
+                result = await connection.exec_driver_sql(sql, parameters)
+                if result.returns_rows:
+                    rows = cast(Rows, result.fetchall())
+    except StopIteration as end:
+        return cast(T, end.value)
+
+
+def calls(statement: Statement, dialect: DialectName) -> Iterator[Call]:
+    """What the driver is to execute for `statement`; the rows of the last call are those of the statement."""
+    if isinstance(statement, Query):
+        return iter((_sqlite_query(statement) if dialect == "sqlite" else _postgresql_query(statement),))
+    if isinstance(statement, Insert):
+        return _sqlite_inserts(statement) if dialect == "sqlite" else _postgresql_inserts(statement)
+    return _increases(statement, dialect)
+
+
+def _sqlite_query(query: Query) -> Call:
+    values = {name: _plain(value) for name, value in query.values.items()}
+    return _sqlite_sql(query.sql), values
+
+
+@lru_cache(1000)
+def _sqlite_sql(sql: str) -> str:
+    return _LIST.sub(r"IN (SELECT value FROM json_each(:\1))", sql.replace(" FOR UPDATE", ""))
+
+
+def _postgresql_query(query: Query) -> Call:
+    sql, names = _postgresql_sql(query.sql)
+    return sql, tuple(query.values[name] for name in names)
+
+
+@lru_cache(1000)
+def _postgresql_sql(sql: str) -> tuple[str, tuple[str, ...]]:
+    names: dict[str, int] = {}
+
+    def numbered(match: re.Match[str]) -> str:
+        return f"${names.setdefault(match[1], len(names) + 1)}"
+
+    return _PARAMETER.sub(numbered, _LIST.sub(r"= ANY(:\1)", sql)), tuple(names)
+
+
+def _sqlite_inserts(insert: Insert) -> Iterator[Call]:
+    # Powers of two, so that the driver's cache of prepared statements holds every one that is ever needed.
+    width, start, rows = len(insert.columns), 0, insert.rows
+    size = min(_LARGEST_INSERT, 1 << ((_MOST_PARAMETERS // width).bit_length() - 1))
+    while start < len(rows):
+        while size > len(rows) - start:
+            size >>= 1
+        values = chain.from_iterable(rows[start : start + size])
+        yield _sqlite_insert(insert.table.name, insert.columns, size), tuple(map(_plain, values))
+        start += size
+
+
+@lru_cache(1000)
+def _sqlite_insert(table: str, columns: tuple[str, ...], size: int) -> str:
+    row = f"({','.join('?' * len(columns))})"
+    return f"INSERT INTO {table} ({','.join(columns)}) VALUES {','.join([row] * size)}"  # noqa: S608  # names of ours
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(" ", "microseconds")[:26]  # as UtcTime writes it
+    if isinstance(value, list):
+        return json.dumps(value)
+    return value
+
+
+def _postgresql_inserts(insert: Insert) -> Iterator[Call]:
+    if insert.rows:
+        yield _postgresql_insert(insert.table, insert.columns), tuple(map(list, zip(*insert.rows, strict=True)))
+
+
+@lru_cache(1000)
+def _postgresql_insert(table: SqlTable, columns: tuple[str, ...]) -> str:
+    arrays = ", ".join(f"${number}::{_type(table, name)}[]" for number, name in enumerate(columns, 1))
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM unnest({arrays})"  # noqa: S608  # names of ours
+
+
+def _type(table: SqlTable, column: str) -> str:
+    return table.c[column].type.compile(_PG)
+
+
+def _increases(increase: Increase, dialect: DialectName) -> Iterator[Call]:
+    if not increase.amounts:
+        return
+    keys = sorted(increase.amounts)
+    sql = _increase(increase.table, increase.key, increase.columns, dialect)
+    if dialect == "sqlite":
+        yield sql, (json.dumps([[key, *increase.amounts[key]] for key in keys]),)
+    else:
+        yield sql, (keys, *(list(column) for column in zip(*(increase.amounts[key] for key in keys), strict=True)))
+
+
+@lru_cache(1000)
+def _increase(table: SqlTable, key: str, columns: tuple[str, ...], dialect: DialectName) -> str:
+    sums = ", ".join(f"{name} = {table.name}.{name} + added.{name}" for name in columns)
+    if dialect == "sqlite":
+        fields = ", ".join(
+            f"json_extract(value, '$[{number}]') AS {name}" for number, name in enumerate((key, *columns))
+        )
+        source = f"(SELECT {fields} FROM json_each(?)) AS added"  # noqa: S608  # names of ours
+    else:
+        arrays = ", ".join(f"${number}::{_type(table, name)}[]" for number, name in enumerate((key, *columns), 1))
+        source = f"unnest({arrays}) AS added({', '.join((key, *columns))})"
+    return f"UPDATE {table.name} SET {sums} FROM {source} WHERE {table.name}.{key} = added.{key}"  # noqa: S608  # names of ours

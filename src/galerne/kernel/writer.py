@@ -1,0 +1,175 @@
+"""One connection that runs many scripts in one durable transaction: what a group commit needs, and no more.
+
+SQLite's statements run where they are called, for they take microseconds; only the commit, which waits for the disk,
+has a thread. PostgreSQL's run on one asyncpg connection, opened again when it was lost.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]  # it has none
+from sqlalchemy import URL
+
+from galerne.kernel.database import DURABLE
+from galerne.kernel.script import Rows, Script, calls
+
+__all__ = ["Writer", "blames_content", "open_writer"]
+
+_LOCK_PAUSE_S = 0.002
+_CONNECT_TIMEOUT_S = 5
+_COMMAND_TIMEOUT_S = 15
+_CACHED_STATEMENTS = 512
+# PostgreSQL's classes of errors that what was written can be at fault for: data, integrity, limits (appendix A).
+_BLAMED_STATES = ("22", "23", "54")
+
+
+class Writer(Protocol):
+    """Whoever runs scripts; one call at a time."""
+
+    async def run(self, scripts: Sequence[Script[Any]]) -> list[Any]:
+        """What each script returned, all of them committed; when it raises, nothing was written.
+
+        Unless only the confirmation of a commit was lost: then a script may find its own work there.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+def open_writer(url: URL) -> Writer:
+    """A writer for the database at `url`; it connects when it is first used."""
+    if url.get_backend_name() == "sqlite":
+        return _SqliteWriter(Path(str(url.database)))
+    return _PostgresqlWriter(url.set(drivername="postgresql").render_as_string(hide_password=False))
+
+
+def blames_content(failure: BaseException) -> bool:
+    """Whether what was written may be at fault, rather than a database that is away, full or has become read-only."""
+    if isinstance(failure, sqlite3.Error):
+        return not isinstance(failure, sqlite3.OperationalError | sqlite3.InternalError)
+    if isinstance(failure, asyncpg.PostgresError):
+        return str(getattr(failure, "sqlstate", ""))[:2] in _BLAMED_STATES
+    return not isinstance(failure, OSError | TimeoutError | asyncpg.InterfaceError)
+
+
+class _SqliteWriter:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+
+    async def run(self, scripts: Sequence[Script[Any]]) -> list[Any]:
+        connection = self._connection or self._connect()
+        await _begin(connection)
+        try:
+            results = [_run(connection, script) for script in scripts]
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        commit = asyncio.get_running_loop().run_in_executor(self._thread, connection.execute, "COMMIT")
+        try:
+            await asyncio.shield(commit)
+        except asyncio.CancelledError:
+            # The disk hangs: whoever waited has given up, and the thread closes what it still holds.
+            self._abandon(connection)
+            raise
+        except sqlite3.Error:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+        return results
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._thread.shutdown(wait=False)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=_CACHED_STATEMENTS
+        )
+        for pragma in DURABLE:
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("PRAGMA busy_timeout=0")
+        self._connection = connection
+        return connection
+
+    def _abandon(self, connection: sqlite3.Connection) -> None:
+        self._thread.submit(connection.close)
+        self._thread.shutdown(wait=False)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._connection = None
+
+
+async def _begin(connection: sqlite3.Connection) -> None:
+    # Waiting in the driver for another writer's lock would stop the event loop, so the lock is asked for again and again.
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_SNAPSHOT):
+                raise
+            await asyncio.sleep(_LOCK_PAUSE_S)
+        else:
+            return
+
+
+def _run(connection: sqlite3.Connection, script: Script[Any]) -> Any:
+    rows: Rows | None = None
+    try:
+        while True:
+            statement = script.send(cast(Rows, rows))  # the first one is None, which starts a generator
+            rows = ()
+            for sql, parameters in calls(statement, "sqlite"):
+                rows = connection.execute(sql, parameters).fetchall()
+    except StopIteration as end:
+        return end.value
+
+
+class _PostgresqlWriter:
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._connection: Any = None
+
+    async def run(self, scripts: Sequence[Script[Any]]) -> list[Any]:
+        connection = await self._connected()
+        try:
+            async with connection.transaction():
+                return [await self._run(connection, script) for script in scripts]
+        except (asyncio.CancelledError, OSError, TimeoutError, asyncpg.InterfaceError):
+            # In an unknown state: nothing of this transaction may hold up the next one.
+            self._connection = None
+            connection.terminate()
+            raise
+
+    async def _run(self, connection: Any, script: Script[Any]) -> Any:
+        rows: Rows | None = None
+        try:
+            while True:
+                statement = script.send(cast(Rows, rows))  # the first one is None, which starts a generator
+                rows = ()
+                for sql, parameters in calls(statement, "postgresql"):
+                    rows = cast(Rows, await connection.fetch(sql, *parameters))
+        except StopIteration as end:
+            return end.value
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()
+
+    async def _connected(self) -> Any:
+        if self._connection is None or self._connection.is_closed():
+            connect: Any = asyncpg.connect
+            self._connection = await connect(
+                self._address, timeout=_CONNECT_TIMEOUT_S, command_timeout=_COMMAND_TIMEOUT_S
+            )
+        return self._connection

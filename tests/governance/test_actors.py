@@ -11,7 +11,7 @@ def actor(*permissions: Permission) -> Actor:
 
 def test_every_role_says_what_it_may_do() -> None:
     assert set(ROLE_PERMISSIONS) == set(Role)
-    assert ROLE_PERMISSIONS[Role.ORGANIZATION_ADMIN] == set(Permission)
+    assert ROLE_PERMISSIONS[Role.INSTALLATION_ADMIN] == set(Permission)
     assert Permission.KEYS_MANAGE not in ROLE_PERMISSIONS[Role.DEVELOPER]
 
 

@@ -18,25 +18,33 @@ class Permission(StrEnum):
     KEYS_MANAGE = "keys:manage"
     USAGE_READ = "usage:read"
     JOURNAL_READ = "journal:read"
+    WORKSPACES_MANAGE = "workspaces:manage"
+    ORGANIZATION_MANAGE = "organization:manage"
+    PRICES_READ = "prices:read"
+    PRICES_MANAGE = "prices:manage"
 
 
 class Role(StrEnum):
-    """A named bundle of permissions that a person holds in an organisation or in one workspace."""
+    """A named bundle of permissions that a person holds: for the installation, in an organisation or in a workspace."""
 
+    INSTALLATION_ADMIN = "installation_admin"
     ORGANIZATION_ADMIN = "organization_admin"
     WORKSPACE_ADMIN = "workspace_admin"
     DEVELOPER = "dev"
     BILLING = "billing"
 
 
+_SHARED = frozenset({Permission.MODELS_MANAGE, Permission.PRICES_MANAGE})
+_DEVELOPER = frozenset({Permission.INFERENCE_RUN, Permission.MODELS_READ, Permission.PRICES_READ})
+
 ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
-    Role.ORGANIZATION_ADMIN: frozenset(Permission),
-    Role.WORKSPACE_ADMIN: frozenset(
-        {Permission.INFERENCE_RUN, Permission.MODELS_READ, Permission.KEYS_MANAGE, Permission.USAGE_READ}
-    ),
-    Role.DEVELOPER: frozenset({Permission.INFERENCE_RUN, Permission.MODELS_READ}),
-    Role.BILLING: frozenset({Permission.USAGE_READ}),
+    Role.INSTALLATION_ADMIN: frozenset(Permission),
+    Role.ORGANIZATION_ADMIN: frozenset(Permission) - _SHARED,
+    Role.WORKSPACE_ADMIN: _DEVELOPER | {Permission.KEYS_MANAGE, Permission.USAGE_READ, Permission.WORKSPACES_MANAGE},
+    Role.DEVELOPER: _DEVELOPER,
+    Role.BILLING: frozenset({Permission.USAGE_READ, Permission.PRICES_READ}),
 }
+"""What each role may do. The catalogue and the price book are one for all organisations: the operator's alone."""
 
 
 class ActorKind(StrEnum):

@@ -50,7 +50,7 @@ async def bootstrap(session: AsyncSession, ids: Ids, clock: Clock, admin_key: st
         id=ids.new(),
         organisation_id=organisation.id,
         name="administrator",
-        role=Role.ORGANIZATION_ADMIN,
+        role=Role.INSTALLATION_ADMIN,
         created_at=now,
     )
     session.add(organisation)
@@ -66,12 +66,12 @@ async def bootstrap(session: AsyncSession, ids: Ids, clock: Clock, admin_key: st
 
 
 async def find_installation_admin(session: AsyncSession) -> Actor:
-    """The first administrator of the first organisation: as whom the operator acts at the command line.
+    """The first administrator of the installation: as whom the operator acts at the command line.
 
     Raises `NotFound` before the first start.
     """
     user = await session.scalar(
-        select(User).where(User.role == Role.ORGANIZATION_ADMIN).order_by(User.created_at, User.id).limit(1)
+        select(User).where(User.role == Role.INSTALLATION_ADMIN).order_by(User.created_at, User.id).limit(1)
     )
     if user is None:
         raise NotFound("This data folder has no administrator yet; run `galerne serve` once to set it up.")

@@ -2,10 +2,15 @@
 
 from datetime import datetime
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from galerne.kernel import Table, UtcTime
+
+DEFAULT_PLAN = "developer"
+"""The id of the plan that an organisation has unless its operator says otherwise; what it means is billing's."""
+
+_ZONES = JSON(none_as_null=True)
 
 
 class Organisation(Table):
@@ -15,17 +20,24 @@ class Organisation(Table):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
+    plan: Mapped[str] = mapped_column(String(40), default=DEFAULT_PLAN, server_default=DEFAULT_PLAN)
+    zones: Mapped[list[str] | None] = mapped_column(_ZONES)
     created_at: Mapped[datetime] = mapped_column(UtcTime)
 
 
 class Workspace(Table):
-    """A part of an organisation: a team, a project, a customer."""
+    """A part of an organisation: a team, a project, a customer.
+
+    `trace_content`: whether what its callers write and get may be put into traces.
+    """
 
     __tablename__ = "workspaces"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"), index=True)
     name: Mapped[str] = mapped_column(String(200))
+    zones: Mapped[list[str] | None] = mapped_column(_ZONES)
+    trace_content: Mapped[bool] = mapped_column(default=False, server_default=false())
     created_at: Mapped[datetime] = mapped_column(UtcTime)
 
 
@@ -54,6 +66,7 @@ class ApiKey(Table):
     prefix: Mapped[str] = mapped_column(String(12))
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
     scopes: Mapped[list[str]] = mapped_column(JSON)
+    zones: Mapped[list[str] | None] = mapped_column(_ZONES)
     strict: Mapped[bool]
     dialect: Mapped[str | None] = mapped_column(String(10))
     requests_per_minute: Mapped[int | None]

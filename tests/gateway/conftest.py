@@ -19,8 +19,8 @@ MODELS = (
     model("embedder", kind="embedding", capabilities=frozenset({"embeddings"})),
     model("short-embedder", kind="embedding", capabilities=frozenset({"embeddings"})),
     model("sees", upstream_model="normal", capabilities=frozenset({"completion_chat", "vision"})),
-    model("embedded", engine="llamacpp", url=None, upstream_model="normal", aliases=("embedded-latest",)),
-    model("no-fim", engine="llamacpp", url=None, capabilities=frozenset({"completion_chat"})),
+    model("embedded", engine="llamacpp", upstream_model="normal", aliases=("embedded-latest",)),
+    model("no-fim", engine="llamacpp", capabilities=frozenset({"completion_chat"})),
 )
 
 

@@ -22,9 +22,6 @@ EMBEDDED = Model(
     context_length=2048,
     capabilities=frozenset({"completion_chat"}),
     upstream_model="brise",
-    url=None,
-    api_key_env=None,
-    api_key_file=None,
     zone="on-prem",
     licence="CC-BY-SA-4.0",
     owned_by="galerne",
@@ -39,7 +36,10 @@ async def test_an_added_model_is_found_as_it_was_registered(database: Database) 
     async with database.reading() as session:
         found = await find_model(session, "big")
     assert found == added
-    assert (found.url, found.upstream_model, found.api_key_env) == ("http://gpu1:8000/v1", "org/Big-70B", "BIG_KEY")
+    assert found.upstream_model == "org/Big-70B"
+    assert [(each.url, each.api_key_env, each.zone) for each in found.addresses] == [
+        ("http://gpu1:8000/v1", "BIG_KEY", "on-prem")
+    ]
 
 
 async def test_a_model_is_found_by_its_alias_too(database: Database) -> None:
@@ -76,6 +76,13 @@ async def test_a_name_or_alias_that_is_taken_is_a_conflict(name: str, database: 
         (replace(EXTERNAL, api_key_env="sk-live-123"), "api_key_env"),
         (replace(EXTERNAL, api_key_file="/run/key"), "api_key_file"),
         (replace(EXTERNAL, context_length=0), "context_length"),
+        (replace(EXTERNAL, url=f"http://{'a' * 2_000}"), "url"),
+        (replace(EXTERNAL, url=None), "url"),
+        (replace(EXTERNAL, adapter_of="brise"), "url"),
+        (replace(EXTERNAL, most_parallel=0), "most_parallel"),
+        (replace(EXTERNAL, zone="E U"), "zone"),
+        (ExternalModel(name="lora", adapter_of="big", zone="eu"), "zone"),
+        (ExternalModel(name="lora", adapter_of="big", most_parallel=1), "most_parallel"),
     ],
 )
 async def test_a_model_that_cannot_be_is_refused_naming_the_field(

@@ -12,7 +12,7 @@ from galerne import billing, governance, identity, journal, metering, models
 from galerne.engines import EngineSpec, Supervisor
 from galerne.gateway import Replica
 from galerne.kernel import GalerneError, Settings, read_secret
-from galerne.models import EmbeddedModel, Model
+from galerne.models import Address, EmbeddedModel, Model
 
 DOMAINS = (billing, governance, identity, journal, metering, models)
 """Every domain with tables: importing them is what makes `Table.metadata` complete."""
@@ -35,7 +35,9 @@ class InstallationReplicas:
 
     def of(self, model: Model) -> Sequence[Replica]:
         """The replicas that serve `model`; one that cannot be used says why in `last_error`."""
-        return [self._embedded(model) if model.url is None else self._external(model, model.url)]
+        if model.engine == "openai":
+            return [self._external(address) for address in model.addresses]
+        return [self._embedded(model)]
 
     def _embedded(self, model: Model) -> Replica:
         engine = next((each for each in self._supervisor.replicas() if each.name == model.id), None)
@@ -48,26 +50,25 @@ class InstallationReplicas:
             base_url=_ENGINE_URL,
             socket=engine.socket,
             ready=engine.ready,
-            zone=model.zone,
+            zone=model.zone or "",
             last_error=engine.last_error,
         )
 
-    def _external(self, model: Model, url: str) -> Replica:
+    def _external(self, address: Address) -> Replica:
         problem, api_key = None, None
-        if self._settings.offline and not is_inside(url):
+        if self._settings.offline and not is_inside(address.url):
             problem = "GALERNE_OFFLINE is set and this address is outside"
         else:
             try:
-                api_key = read_secret(model.api_key_env, model.api_key_file)
+                api_key = read_secret(address.api_key_env, address.api_key_file)
             except GalerneError as error:
                 problem = error.message
         return Replica(
-            id=model.id,
-            base_url=url,
-            socket=None,
+            id=address.id,
+            base_url=address.url,
             api_key=api_key,
             ready=problem is None,
-            zone=model.zone,
+            zone=address.zone,
             last_error=problem,
         )
 

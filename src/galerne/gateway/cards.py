@@ -43,8 +43,10 @@ def model_card(model: Model, name: str | None = None) -> dict[str, Any]:
         "default_model_temperature": None,
         "version": model.version,
         "licence": model.licence,
-        "zone": model.zone,
+        "zones": sorted(model.zones),
     }
+    if model.adapter_of is not None:
+        card["root"] = model.adapter_of
     if model.context_length is not None:
         card["max_context_length"] = model.context_length
     return card

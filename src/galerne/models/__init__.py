@@ -1,11 +1,19 @@
 """The catalogue: which models there are, which version a name means, where their weights lie, under which licence."""
 
-from galerne.models.catalogue import EngineKind, ExternalModel, Model, ModelKind
+from galerne.models.catalogue import Address, EngineKind, ExternalModel, Model, ModelKind
 from galerne.models.embedded import EmbeddedModel, embedded_models
 from galerne.models.manifest import Manifest, read_manifest, verify_weights
-from galerne.models.service import add_external, find_model, list_models, publish_embedded, remove_model
+from galerne.models.service import (
+    add_external,
+    find_model,
+    list_models,
+    publish_embedded,
+    remove_address,
+    remove_model,
+)
 
 __all__ = [
+    "Address",
     "EmbeddedModel",
     "EngineKind",
     "ExternalModel",
@@ -18,6 +26,7 @@ __all__ = [
     "list_models",
     "publish_embedded",
     "read_manifest",
+    "remove_address",
     "remove_model",
     "verify_weights",
 ]

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.table import Table
@@ -22,6 +22,7 @@ from galerne.models import (
     find_model,
     list_models,
     publish_embedded,
+    remove_address,
     remove_model,
     verify_weights,
 )
@@ -38,9 +39,10 @@ def list_(data: DataFolder = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([_fields(model) for model in models]))
         return
-    table = Table("name", "kind", "version", "runs on", "zone", "licence", box=None)
+    table = Table("name", "kind", "version", "runs on", "zones", "licence", box=None)
     for model in models:
-        table.add_row(model.id, model.kind, model.version, model.url or model.engine, model.zone, model.licence)
+        zones = ", ".join(sorted(model.zones))
+        table.add_row(model.id, model.kind, model.version, _runs_on(model), zones, model.licence)
     print_table(table)
 
 
@@ -58,39 +60,56 @@ def show(
     if as_json:
         typer.echo(json.dumps(fields))
         return
+    addresses = cast(list[dict[str, object]], fields.pop("addresses"))
     for field, value in fields.items():
-        typer.echo(f"{field:16} {', '.join(map(str, value)) if isinstance(value, list) else value}")  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # values of a JSON object
+        typer.echo(f"{field:16} {', '.join(map(str, cast(list[str], value))) if isinstance(value, list) else value}")
+    for address in addresses:
+        said = (f"{field} {value}" for field, value in address.items() if field != "url" and value is not None)
+        typer.echo(f"{'address':16} {address['url']} ({', '.join(said)})")
 
 
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="The name that callers will use.")],
-    url: Annotated[str, typer.Option(help="Address of the server, such as http://gpu1:8000/v1.")],
+    url: Annotated[
+        str | None, typer.Option(help="Address of the server, such as http://gpu1:8000/v1.", show_default=False)
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="How it is spoken to; 'openai' is any OpenAI-compatible server.")
     ] = "openai",
     upstream_model: Annotated[str | None, typer.Option(help="What that server calls the model. Default: NAME.")] = None,
-    kind: Annotated[ModelKind, typer.Option(help="What it is for.")] = "chat",
+    adapter_of: Annotated[
+        str | None, typer.Option(help="The model that this one is an adapter (LoRA) of; it runs where that does.")
+    ] = None,
+    kind: Annotated[ModelKind | None, typer.Option(help="What it is for. Default: chat, or its base's.")] = None,
     api_key_env: Annotated[
         str | None, typer.Option(help="Environment variable of the server that holds its key.")
     ] = None,
     api_key_file: Annotated[Path | None, typer.Option(help="File that holds its key.")] = None,
+    parallel: Annotated[int | None, typer.Option(help="Most requests that this address takes at once.")] = None,
     context_length: Annotated[int | None, typer.Option(help="Tokens of prompt and answer together.")] = None,
-    zone: Annotated[str, typer.Option(help="Where it stands: eu, fr, on-prem …")] = "on-prem",
-    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "unknown",
+    zone: Annotated[str | None, typer.Option(help="Where it stands: eu, fr … Default: on-prem.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights. Default: unknown.")] = None,
     data: DataFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register a model that another server runs (vLLM, SGLang, Ollama, llama.cpp, TGI …)."""
+    """Register a model that another server runs (vLLM, SGLang, Ollama, llama.cpp, TGI …).
+
+    Or an adapter of one. Once more with another --url adds an address; with the same, changes what is said.
+    """
+    if (url is None) == (adapter_of is None):
+        raise typer.BadParameter("give one of --url and --adapter-of")
     if engine != "openai":
         raise BadRequest(f"--engine {engine}: only 'openai' can be added; embedded models come with the installation.")
     external = ExternalModel(
         name=name,
         url=url,
+        adapter_of=adapter_of,
         upstream_model=upstream_model,
         kind=kind,
         api_key_env=api_key_env,
         api_key_file=None if api_key_file is None else str(api_key_file.expanduser().resolve()),
+        most_parallel=parallel,
         context_length=context_length,
         zone=zone,
         licence=licence,
@@ -100,20 +119,26 @@ def add(
         return await add_external(session, SYSTEM, external, SystemClock())
 
     model = in_transaction(data, work, create=True)
-    typer.echo(json.dumps(_fields(model)) if as_json else f"added {model.id}: {model.upstream_model} at {model.url}")
+    typer.echo(json.dumps(_fields(model)) if as_json else f"added {model.id}: {_runs_on(model)}")
 
 
 @app.command()
 def remove(
-    name: Annotated[str, typer.Argument(help="Its name.")], data: DataFolder = None, as_json: AsJson = False
+    name: Annotated[str, typer.Argument(help="Its name.")],
+    url: Annotated[str | None, typer.Option(help="Remove this address of it alone.", show_default=False)] = None,
+    data: DataFolder = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Take another server's model out of the catalogue."""
+    """Take another server's model, or one address of it, out of the catalogue."""
 
     async def work(session: AsyncSession) -> Model:
+        if url is not None:
+            return await remove_address(session, SYSTEM, name, url, SystemClock())
         return await remove_model(session, SYSTEM, name, SystemClock())
 
     model = in_transaction(data, work, create=True)
-    typer.echo(json.dumps(_fields(model)) if as_json else f"removed {model.id}")
+    left = "" if url is None else f" from {url}: it runs on {_runs_on(model)}"
+    typer.echo(json.dumps(_fields(model)) if as_json else f"removed {model.id}{left}")
 
 
 @app.command()
@@ -141,13 +166,20 @@ async def _catalogue(session: AsyncSession) -> list[Model]:
     return await list_models(session)
 
 
+def _runs_on(model: Model) -> str:
+    where = ", ".join(address.url for address in model.addresses) or model.engine
+    return where if model.adapter_of is None else f"{model.adapter_of} at {where}"
+
+
 def _fields(model: Model) -> dict[str, object]:
-    return {name: _plain(value) for name, value in asdict(model).items()}
+    shown = {name: _plain(value) for name, value in asdict(model).items() if name not in ("zone", "addresses")}
+    addresses = [{name: _plain(value) for name, value in asdict(address).items()} for address in model.addresses]
+    return {**shown, "zones": sorted(model.zones), "addresses": addresses}
 
 
 def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, (tuple, frozenset)):
-        return sorted(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # of names
+        return sorted(cast(tuple[str, ...], value))
     return value

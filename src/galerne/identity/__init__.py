@@ -1,28 +1,58 @@
 """Organisations, workspaces, people and API keys: who is calling."""
 
 from galerne.identity.keys import KEY_PREFIX, Dialect, KeyGrant, NewKey
+from galerne.identity.organisations import change_organisation, find_organisation, list_organisations, operator_in
 from galerne.identity.routes import router
-from galerne.identity.schemas import key_fields
+from galerne.identity.schemas import key_fields, organisation_fields, workspace_fields
 from galerne.identity.service import (
     bootstrap,
     create_key,
+    create_organisation,
     find_installation_admin,
     list_keys,
     resolve_key,
     revoke_key,
 )
+from galerne.identity.tenants import (
+    DEFAULT_PLAN,
+    KEEP,
+    Keep,
+    NewOrganisation,
+    NewWorkspace,
+    OrganisationChange,
+    WorkspaceChange,
+)
+from galerne.identity.workspaces import change_workspace, create_workspace, find_workspace, list_workspaces
 
 __all__ = [
+    "DEFAULT_PLAN",
+    "KEEP",
     "KEY_PREFIX",
     "Dialect",
+    "Keep",
     "KeyGrant",
     "NewKey",
+    "NewOrganisation",
+    "NewWorkspace",
+    "OrganisationChange",
+    "WorkspaceChange",
     "bootstrap",
+    "change_organisation",
+    "change_workspace",
     "create_key",
+    "create_organisation",
+    "create_workspace",
     "find_installation_admin",
+    "find_organisation",
+    "find_workspace",
     "key_fields",
     "list_keys",
+    "list_organisations",
+    "list_workspaces",
+    "operator_in",
+    "organisation_fields",
     "resolve_key",
     "revoke_key",
     "router",
+    "workspace_fields",
 ]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from galerne.governance import Actor, Permission
+from galerne.governance import Actor, Permission, Zones
+from galerne.identity.tenants import DEFAULT_PLAN
 from galerne.kernel import BadRequest, token
 
 Dialect = Literal["openai", "mistral"]
@@ -22,12 +23,14 @@ _SHOWN_LENGTH = 12
 class NewKey:
     """What a new API key shall be.
 
-    `scopes` None means all that its owner's role allows; limits None mean the installation's defaults;
+    `scopes` None means all that its owner's role allows; limits None mean the installation's defaults; `zones` None
+    means wherever its workspace and organisation may go;
     `strict` refuses request fields that the dialect does not define; `dialect` forces one for this key's callers.
     """
 
     name: str
     scopes: frozenset[Permission] | None = None
+    zones: Zones = None
     workspace_id: str | None = None
     expires_at: datetime | None = None
     strict: bool = False
@@ -38,7 +41,12 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyGrant:
-    """What a presented key turned out to be: the actor it acts as, and the terms it was given."""
+    """What a presented key turned out to be: the actor it acts as, and the terms it was given.
+
+    `zones` is where its requests may be answered: what key, workspace and organisation all allow. None is anywhere, and
+    nothing serves an empty set. `plan` is the organisation's; `trace_content` whether its workspace lets traces hold
+    what was written.
+    """
 
     key_id: str
     prefix: str
@@ -48,6 +56,9 @@ class KeyGrant:
     requests_per_minute: int | None
     tokens_per_minute: int | None
     expires_at: datetime | None
+    zones: Zones = None
+    plan: str = DEFAULT_PLAN
+    trace_content: bool = False
 
 
 def generate_secret() -> str:

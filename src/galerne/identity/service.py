@@ -1,14 +1,25 @@
-"""Use cases of identity: the first start, making, listing, revoking and resolving API keys. None of them commits."""
+"""Use cases of identity: first starts, and making, listing, revoking and resolving API keys. None of them commits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import cast
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.governance import ROLE_PERMISSIONS, Actor, ActorKind, Permission, Role
+from galerne.governance import (
+    ROLE_PERMISSIONS,
+    Actor,
+    ActorKind,
+    Permission,
+    Role,
+    Zones,
+    check_within,
+    checked_zones,
+    common_zones,
+)
+from galerne.identity.changes import entry, plain, stored_zones
 from galerne.identity.keys import (
     LONGEST_KEY,
     Dialect,
@@ -19,7 +30,10 @@ from galerne.identity.keys import (
     generate_secret,
     visible_prefix,
 )
+from galerne.identity.organisations import find_organisation, found_organisation, operator_in
 from galerne.identity.tables import ApiKey, Organisation, User, Workspace
+from galerne.identity.tenants import NewOrganisation
+from galerne.identity.workspaces import find_workspace
 from galerne.journal import Entry, append
 from galerne.kernel import BadRequest, Clock, Forbidden, Ids, NotFound, Unauthenticated
 
@@ -44,25 +58,31 @@ async def bootstrap(session: AsyncSession, ids: Ids, clock: Clock, admin_key: st
         return None
     secret = generate_secret() if admin_key is None else _checked_admin_key(admin_key)
     now = clock.now()
-    organisation = Organisation(id=ids.new(), name="default", created_at=now)
-    workspace = Workspace(id=ids.new(), organisation_id=organisation.id, name="default", created_at=now)
-    user = User(
-        id=ids.new(),
-        organisation_id=organisation.id,
-        name="administrator",
-        role=Role.INSTALLATION_ADMIN,
-        created_at=now,
-    )
-    session.add(organisation)
-    await session.flush()
-    session.add_all([workspace, user])
-    await session.flush()
+    _, user = await found_organisation(session, NewOrganisation(name="default"), Role.INSTALLATION_ADMIN, ids, now)
     actor = _user_actor(user)
-    await _store_key(session, _Owner(actor, user.id), NewKey(name="first administrator"), secret, ids.new(), now)
+    await _store_key(session, _Owner(actor, user.id), _FIRST_KEY, secret, ids.new(), now)
     await append(
         session, [Entry(action="installation.created", actor=actor, resource="installation", outcome="done", at=now)]
     )
     return secret
+
+
+async def create_organisation(
+    session: AsyncSession, new: NewOrganisation, ids: Ids, clock: Clock
+) -> tuple[Organisation, CreatedKey]:
+    """A new organisation, and its first administrator's key, whose secret is never to be had again.
+
+    For the operator alone. Whether `new.plan` is a plan is for the caller to know; other mistakes are `BadRequest`.
+    """
+    now = clock.now()
+    organisation, user = await found_organisation(session, new, Role.ORGANIZATION_ADMIN, ids, now)
+    secret = generate_secret()
+    row = await _store_key(session, _Owner(_user_actor(user), user.id), _FIRST_KEY, secret, ids.new(), now)
+    operator = await operator_in(session, organisation.id)
+    detail = {"name": organisation.name, "plan": organisation.plan, "zones": plain(organisation.zones)}
+    entries = [entry("created", operator, organisation, now, detail), _key_entry("api_key.created", operator, row, now)]
+    await append(session, entries)
+    return organisation, CreatedKey(row, secret)
 
 
 async def find_installation_admin(session: AsyncSession) -> Actor:
@@ -81,16 +101,17 @@ async def find_installation_admin(session: AsyncSession) -> Actor:
 async def create_key(session: AsyncSession, actor: Actor, new: NewKey, ids: Ids, clock: Clock) -> CreatedKey:
     """A new API key for `actor`'s organisation, with the secret that is never to be had again.
 
-    Its scopes may not go beyond what `actor` may do itself (`Forbidden`). Other mistakes are `BadRequest` or, for a
-    workspace that is not the organisation's, `NotFound`.
+    Its scopes may not go beyond what `actor` may do itself (`Forbidden`), its zones not beyond those of its workspace,
+    its organisation and the key that makes it. Other mistakes are `BadRequest` or, for a workspace that is not the
+    organisation's, `NotFound`.
     """
     now = clock.now()
     check_new_key(new, now)
     beyond = (new.scopes or frozenset()) - actor.permissions
     if beyond:
         raise Forbidden(f"You cannot grant what you do not hold: {', '.join(sorted(beyond))}.", param="scopes")
-    await _check_workspace(session, actor, new.workspace_id)
-    owner = _Owner(actor, await _owning_user(session, actor))
+    owner = await _owner(session, actor)
+    await _check_zones(session, actor, owner, new)
     secret = generate_secret()
     row = await _store_key(session, owner, new, secret, ids.new(), now)
     await append(session, [_key_entry("api_key.created", actor, row, now)])
@@ -123,27 +144,38 @@ async def resolve_key(session: AsyncSession, presented: str, now: datetime) -> K
     """What the presented key grants at `now`; raises `Unauthenticated` (401) for an unknown, revoked or expired one."""
     found = (
         await session.execute(
-            select(ApiKey, User.role)
+            select(ApiKey, User.role, Organisation.plan, Organisation.zones, Workspace.zones, Workspace.trace_content)
             .join(User, User.id == ApiKey.user_id)
+            .join(Organisation, Organisation.id == ApiKey.organisation_id)
+            .outerjoin(Workspace, Workspace.id == ApiKey.workspace_id)
             .where(ApiKey.sha256 == fingerprint(presented))
         )
     ).one_or_none()
     if found is None:
         raise Unauthenticated("This API key is not known here. Check it, or ask an administrator for a new one.")
-    row, role = found
+    row, role, plan, organisation_zones, workspace_zones, trace_content = found
     if row.revoked_at is not None:
         raise Unauthenticated(
             "This API key has been revoked. Ask an administrator for a new one.", code="revoked_api_key"
         )
     if row.expires_at is not None and row.expires_at <= now:
         raise Unauthenticated("This API key has expired. Ask an administrator for a new one.", code="expired_api_key")
-    return _grant(row, Role(role))
+    return replace(
+        _grant(row, Role(role)),
+        zones=common_zones(organisation_zones, workspace_zones, row.zones),
+        plan=plan,
+        trace_content=bool(trace_content),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Owner:
     actor: Actor
     user_id: str
+    zones: Zones = None
+
+
+_FIRST_KEY = NewKey(name="first administrator")
 
 
 def _checked_admin_key(secret: str) -> str:
@@ -186,6 +218,7 @@ async def _store_key(
         prefix=visible_prefix(secret),
         sha256=fingerprint(secret),
         scopes=sorted(owner.actor.permissions if new.scopes is None else new.scopes),
+        zones=stored_zones(owner.zones if new.zones is None else new.zones),
         strict=new.strict,
         dialect=new.dialect,
         requests_per_minute=new.requests_per_minute,
@@ -199,23 +232,32 @@ async def _store_key(
     return row
 
 
-async def _check_workspace(session: AsyncSession, actor: Actor, workspace_id: str | None) -> None:
-    if workspace_id is None:
-        return
-    known = await session.scalar(
-        select(Workspace.id).where(Workspace.id == workspace_id, Workspace.organisation_id == actor.organisation_id)
-    )
-    if known is None or actor.workspace_id not in (None, workspace_id):
-        raise NotFound(f"There is no workspace '{workspace_id}' here.", param="workspace_id")
+async def _check_zones(session: AsyncSession, actor: Actor, owner: _Owner, new: NewKey) -> None:
+    workspace_id = new.workspace_id or actor.workspace_id
+    workspace = None if workspace_id is None else await find_workspace(session, actor, workspace_id)
+    organisation = await find_organisation(session, actor.organisation_id)
+    ceiling = common_zones(organisation.zones, workspace and workspace.zones, owner.zones)
+    check_within(checked_zones(new.zones), ceiling)
 
 
-async def _owning_user(session: AsyncSession, actor: Actor) -> str:
+async def _owner(session: AsyncSession, actor: Actor) -> _Owner:
     if actor.kind is ActorKind.USER:
-        return actor.id
-    owner = await session.scalar(select(ApiKey.user_id).where(ApiKey.id == actor.id))
-    if owner is None:
+        return _Owner(actor, actor.id)
+    if actor.kind is ActorKind.SYSTEM:
+        return _Owner(actor, await _first_administrator(session, actor.organisation_id))
+    maker = await session.get(ApiKey, actor.id)
+    if maker is None:
         raise NotFound("The key that asks for this no longer exists.")
-    return owner
+    return _Owner(actor, maker.user_id, common_zones(maker.zones))
+
+
+async def _first_administrator(session: AsyncSession, organisation_id: str) -> str:
+    roles = (Role.INSTALLATION_ADMIN, Role.ORGANIZATION_ADMIN)
+    query = select(User.id).where(User.organisation_id == organisation_id, User.role.in_(roles))
+    user_id = await session.scalar(query.order_by(User.created_at, User.id).limit(1))
+    if user_id is None:
+        raise NotFound("This organisation has no administrator to whom the key could belong.")
+    return user_id
 
 
 async def _find_key(session: AsyncSession, actor: Actor, key_id: str) -> ApiKey:
@@ -238,6 +280,7 @@ def _key_entry(action: str, actor: Actor, row: ApiKey, at: datetime) -> Entry:
         "scopes": " ".join(row.scopes),
         "owner": row.user_id,
         "workspace_id": row.workspace_id,
+        "zones": plain(row.zones),
         "expires_at": None if row.expires_at is None else row.expires_at.isoformat(),
     }
     return Entry(action=action, actor=actor, resource=f"api_key:{row.id}", outcome="done", at=at, detail=detail)

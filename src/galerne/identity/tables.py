@@ -5,10 +5,8 @@ from datetime import datetime
 from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, false
 from sqlalchemy.orm import Mapped, mapped_column
 
+from galerne.identity.tenants import DEFAULT_PLAN
 from galerne.kernel import Table, UtcTime
-
-DEFAULT_PLAN = "developer"
-"""The id of the plan that an organisation has unless its operator says otherwise; what it means is billing's."""
 
 _ZONES = JSON(none_as_null=True)
 

@@ -1,0 +1,87 @@
+"""Use cases of organisations: reading and changing them. None of them commits."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from galerne.governance import SYSTEM, Actor, Permission, Role, checked_zones, require
+from galerne.identity.changes import apply, entry, stored_zones
+from galerne.identity.tables import Organisation, User, Workspace
+from galerne.identity.tenants import KEEP, NewOrganisation, OrganisationChange, checked_name
+from galerne.journal import append
+from galerne.kernel import Clock, Forbidden, Ids, NotFound
+
+
+async def found_organisation(
+    session: AsyncSession, new: NewOrganisation, role: Role, ids: Ids, now: datetime
+) -> tuple[Organisation, User]:
+    """A new organisation with a workspace, and its first administrator in `role`; `BadRequest` for a bad field."""
+    organisation = Organisation(
+        id=ids.new(),
+        name=checked_name(new.name),
+        plan=new.plan,
+        zones=stored_zones(checked_zones(new.zones)),
+        created_at=now,
+    )
+    administrator = User(
+        id=ids.new(),
+        organisation_id=organisation.id,
+        name=checked_name(new.administrator, param="administrator"),
+        role=role,
+        created_at=now,
+    )
+    session.add(organisation)
+    await session.flush()
+    session.add_all(
+        [Workspace(id=ids.new(), organisation_id=organisation.id, name="default", created_at=now), administrator]
+    )
+    await session.flush()
+    return organisation, administrator
+
+
+async def list_organisations(session: AsyncSession) -> Sequence[Organisation]:
+    """All organisations, oldest first: for the operator alone."""
+    return (await session.scalars(select(Organisation).order_by(Organisation.created_at, Organisation.id))).all()
+
+
+async def find_organisation(session: AsyncSession, organisation_id: str) -> Organisation:
+    """The organisation with that id; `NotFound` if there is none."""
+    row = await session.get(Organisation, organisation_id)
+    if row is None:
+        raise NotFound(
+            f"There is no organisation '{organisation_id[:100]}' here; see `galerne organisations list`.",
+            param="organisation_id",
+        )
+    return row
+
+
+async def change_organisation(
+    session: AsyncSession, actor: Actor, change: OrganisationChange, clock: Clock
+) -> Organisation:
+    """The organisation of `actor`, changed; what changed is journalled.
+
+    `Forbidden` for an actor that is bound to a workspace, and for a change of plan by anyone but the operator.
+    """
+    if actor.workspace_id is not None:
+        raise Forbidden("A workspace's key cannot change the organisation; use a key of the whole organisation.")
+    if change.plan is not KEEP:
+        require(actor, Permission.PRICES_MANAGE)
+    row = await find_organisation(session, actor.organisation_id)
+    wanted = {
+        "name": KEEP if change.name is KEEP else checked_name(change.name),
+        "plan": change.plan,
+        "zones": KEEP if change.zones is KEEP else stored_zones(checked_zones(change.zones)),
+    }
+    told = apply(row, wanted)
+    if told:
+        await session.flush()
+        await append(session, [entry("changed", actor, row, clock.now(), told)])
+    return row
+
+
+async def operator_in(session: AsyncSession, organisation_id: str) -> Actor:
+    """The operator at the command line, acting for one organisation: its journal shows that it was the system."""
+    return replace(SYSTEM, organisation_id=(await find_organisation(session, organisation_id)).id)

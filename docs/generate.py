@@ -1,4 +1,4 @@
-"""Writes docs/reference from the code, so that it cannot lag behind: settings, command line, HTTP routes.
+"""Writes docs/reference from the code, so that it cannot lag behind: settings, command line, HTTP routes, metrics.
 
 `python docs/generate.py` writes; `python docs/generate.py --check` exits 1 if something written is stale.
 """
@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from typer.main import get_command
 
 from galerne.apps.api import documented_routes
 from galerne.apps.cli import app
+from galerne.gateway.cells import MOST_CELLS, OTHER
+from galerne.gateway.metrics import FAMILIES, GatewayMetrics
 from galerne.kernel import Settings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -57,6 +60,36 @@ def http_page() -> str:
     )
 
 
+def metrics_page() -> str:
+    """Every metric at `/metrics`, from a registry filled as a server fills its own."""
+    registry = CollectorRegistry()
+    GatewayMetrics(registry)
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    own = {family.name: family for family in FAMILIES}
+    rows: list[str] = []
+    for metric in registry.collect():
+        labels = own[metric.name].labels if metric.name in own else metric.samples[0].labels
+        named = ", ".join(f"`{label}`" for label in labels) or "-"
+        suffix = "_total" if metric.type == "counter" else ""
+        rows.append(f"| `{metric.name}{suffix}` | {metric.type} | {named} | {metric.documentation} |")
+    return "\n".join(
+        [
+            "# Metrics",
+            "",
+            _MADE,
+            "What `/metrics` tells Prometheus. A histogram is queried as `_bucket`, `_sum` and `_count`. `model` and",
+            "`replica` are ids of the catalogue, never a caller's words; no label names a tenant or a key. A metric",
+            f"has at most {MOST_CELLS:,} label sets; what comes later is counted with every label saying `{OTHER}`.",
+            "",
+            "| metric | type | labels | meaning |",
+            "| --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
 def _default(name: str, value: object) -> str:
     if name == "data":
         return "`~/.local/share/galerne`"
@@ -73,7 +106,7 @@ def _helps(command: Any, path: str) -> Iterator[tuple[str, str]]:
 
 def main(check: bool) -> int:
     """Write or check each page; the exit status."""
-    pages = {"settings.md": settings_page(), "cli.md": cli_page(), "http.md": http_page()}
+    pages = {"settings.md": settings_page(), "cli.md": cli_page(), "http.md": http_page(), "metrics.md": metrics_page()}
     REFERENCE.mkdir(exist_ok=True)
     stale = [
         name

@@ -308,7 +308,7 @@ async def test_metrics_count_requests_tokens_and_times(gateway: Installation, en
     await gateway.post(CHAT, body("normal"))
     await gateway.post(CHAT, body("nothing-like-it"))
     value = gateway.registry.get_sample_value
-    labels = {"endpoint": "chat.completions", "model": "normal", "status": "200"}
+    labels = {"endpoint": "chat.completions", "model": "normal", "tier": "", "status": "200"}
     assert value("galerne_gateway_requests_total", labels) == 1
     assert value("galerne_gateway_requests_total", {**labels, "model": "", "status": "404"}) == 1
     assert value("galerne_gateway_tokens_total", {"model": "normal", "class": "output"}) == len(WORDS)

@@ -89,6 +89,7 @@ def test_the_version_is_shown(run: Run) -> None:
         ("keys", "create"),
         ("keys", "create", "x", "--scope", "everything"),
         ("models", "add", "name"),
+        ("models", "add", "name", "--url", "http://127.0.0.1:9/v1", "--adapter-of", "other"),
         ("models", "list", "--nonsense"),
         ("engine", "llamacpp"),
     ],
@@ -108,6 +109,7 @@ def test_wrong_usage_is_exit_code_2(run: Run, wrong: tuple[str, ...]) -> None:
         (("models", "remove", "brise"), "brise"),
         (("models", "add", "brise", "--url", "http://127.0.0.1:9/v1"), "brise"),
         (("models", "add", "x", "--url", "gpu1"), "gpu1"),
+        (("models", "add", "x", "--adapter-of", "no-such-model"), "no-such-model"),
         (("models", "add", "x y", "--url", "http://127.0.0.1:9/v1"), "x y"),
         (("models", "add", "x", "--url", "http://127.0.0.1:9/v1", "--engine", "magic"), "magic"),
         (("keys", "revoke", "no-such-key"), "no-such-key"),
@@ -162,6 +164,27 @@ def test_models_are_listed_and_shown(run: Run, server: Server) -> None:
     assert shown["kind"] == "chat"
     assert shown["context_length"] > 0
     assert "brise" in models("list").stdout
+
+
+def test_a_model_gains_and_loses_an_address_and_an_adapter(run: Run, tmp_path: Path) -> None:
+    def models(*arguments: str) -> Done:
+        return run("models", *arguments, "--data", str(tmp_path))
+
+    first, second = "http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1"
+    printed(models("add", "big", "--url", first, "--json"))
+    both = printed(models("add", "big", "--url", second, "--zone", "fr", "--parallel", "4", "--json"))
+    assert [(each["url"], each["zone"], each["most_parallel"]) for each in both["addresses"]] == [
+        (first, "on-prem", None),
+        (second, "fr", 4),
+    ]
+    assert printed(models("add", "legal", "--adapter-of", "big", "--json"))["adapter_of"] == "big"
+    shown = models("show", "big").stdout
+    assert f"{second} (" in shown
+    assert "most_parallel 4" in shown
+    assert f"{first}, {second}" in models("list").stdout
+    assert models("remove", "big", "--url", first).stdout == f"removed big from {first}: it runs on {second}\n"
+    assert models("remove", "big").returncode == 1
+    assert models("remove", "legal").stdout == "removed legal\n"
 
 
 def test_the_shipped_weights_are_what_their_manifest_says(run: Run) -> None:

@@ -19,7 +19,11 @@ from galerne.kernel import GalerneError
 COMMANDS = {
     "serve": "Serve everything in one place: API, engines, database.",
     "models": "List, show, add, remove and verify models.",
+    "organisations": "Create, list, show and change organisations.",
+    "workspaces": "Create, list and change workspaces.",
     "keys": "Create, list and revoke API keys.",
+    "prices": "Set and list what tokens cost.",
+    "plans": "List the plans that an organisation may have.",
     "usage": "Show what was consumed.",
     "journal": "Verify or export the record of what happened.",
     "train": "Train a model from a recipe.",

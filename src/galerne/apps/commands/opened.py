@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.governance import Actor
-from galerne.identity import find_installation_admin
+from galerne.identity import find_installation_admin, operator_in
 from galerne.kernel import Database, NotFound, Settings
 
 T = TypeVar("T")
@@ -53,11 +53,18 @@ def in_transaction(data: Path | None, work: Callable[[AsyncSession], Awaitable[T
     return with_database(data, transact, create=create)
 
 
-def as_operator(data: Path | None, work: Callable[[AsyncSession, Actor], Awaitable[T]]) -> T:
-    """Like `in_transaction`, acting as the first administrator; `NotFound` before the first start."""
+def as_operator(
+    data: Path | None, work: Callable[[AsyncSession, Actor], Awaitable[T]], organisation: str | None = None
+) -> T:
+    """Like `in_transaction`, acting as the first administrator, or for the named organisation as the system.
+
+    Raises `NotFound` before the first start, and for an organisation that does not exist.
+    """
 
     async def with_operator(session: AsyncSession) -> T:
-        return await work(session, await find_installation_admin(session))
+        first = await find_installation_admin(session)
+        elsewhere = organisation not in (None, first.organisation_id)
+        return await work(session, await operator_in(session, organisation or "") if elsewhere else first)
 
     return in_transaction(data, with_operator)
 

@@ -1,0 +1,74 @@
+"""What tokens cost: integers only, rounded once per request, and an upper bound before any is made. Pure.
+
+Prices are nano-units of a currency for 1,000,000 tokens, so that the price of one token may lie below a nano-unit and
+still be exact. Modifiers are parts per million.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Literal
+
+from galerne.kernel import invariant
+
+TokenClass = Literal["input", "cached", "output"]
+ServiceTier = Literal["priority", "standard", "flex", "batch"]
+
+PPM = 1_000_000
+"""A modifier that changes nothing, and the number of tokens that a price is for."""
+
+TIER_MODIFIERS_PPM: Mapping[ServiceTier, int] = MappingProxyType(
+    {"priority": 1_750_000, "standard": PPM, "flex": 500_000, "batch": 500_000}
+)
+"""What a tier does to a price, by default."""
+
+HIGHEST_NANO_PER_MILLION = 10**15
+"""A million of a currency for a million tokens: above it a price is a slip, and sums could outgrow 64 bits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What one model's tokens cost from `effective_from` on: nano-units of `currency` for 1,000,000 tokens of a class.
+
+    Classes are disjoint: a prompt's tokens were either computed (`input`) or found in a cache (`cached`).
+    """
+
+    model_id: str
+    currency: str
+    effective_from: datetime
+    input_nano_per_million: int
+    cached_nano_per_million: int
+    output_nano_per_million: int
+
+    def __post_init__(self) -> None:
+        prices = (self.input_nano_per_million, self.cached_nano_per_million, self.output_nano_per_million)
+        invariant(all(0 <= price <= HIGHEST_NANO_PER_MILLION for price in prices), "a price is out of bounds")
+
+
+def cost_nano(rates: Rates, input_tokens: int, cached_tokens: int, output_tokens: int, modifier_ppm: int = PPM) -> int:
+    """What a request with these tokens costs, in nano-units of `rates.currency`; rounded once, half to even."""
+    invariant(min(input_tokens, cached_tokens, output_tokens, modifier_ppm) >= 0, "a cost from a negative quantity")
+    exact = (
+        input_tokens * rates.input_nano_per_million
+        + cached_tokens * rates.cached_nano_per_million
+        + output_tokens * rates.output_nano_per_million
+    ) * modifier_ppm
+    return _half_even(exact, PPM * PPM)
+
+
+def most_nano(rates: Rates, prompt_tokens_bound: int, output_tokens_bound: int, modifier_ppm: int = PPM) -> int:
+    """The most that a request can cost whose prompt and answer stay within the bounds, at most at that modifier.
+
+    No split of the prompt into computed and cached tokens costs more, whichever of the two is dearer.
+    """
+    invariant(min(prompt_tokens_bound, output_tokens_bound, modifier_ppm) >= 0, "a bound is negative")
+    dearer = max(rates.input_nano_per_million, rates.cached_nano_per_million)
+    exact = (prompt_tokens_bound * dearer + output_tokens_bound * rates.output_nano_per_million) * modifier_ppm
+    return -(-exact // (PPM * PPM))
+
+
+def _half_even(numerator: int, denominator: int) -> int:
+    quotient, rest = divmod(numerator, denominator)
+    up = 2 * rest > denominator or (2 * rest == denominator and quotient % 2 == 1)
+    return quotient + up

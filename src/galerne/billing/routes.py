@@ -1,0 +1,47 @@
+"""HTTP for the price book: whoever may read it sees what tokens cost, the operator sets it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from galerne.billing import service
+from galerne.billing.schemas import PriceIn, PriceList, PriceOut, price_fields
+from galerne.governance import Actor, Permission, requires
+from galerne.kernel import NotFound
+from galerne.kernel.web import Reading, RequestClock, RequestIds, Text, Transaction, UtcMoment
+from galerne.models import find_model
+
+router = APIRouter(prefix="/v1/admin/prices", tags=["Prices"])
+
+PriceReader = Annotated[Actor, requires(Permission.PRICES_READ)]
+PriceAdmin = Annotated[Actor, requires(Permission.PRICES_MANAGE)]
+At = Annotated[UtcMoment | None, Query(description="What counts at that time; now, if left out.")]
+
+
+@router.get("")
+async def list_prices(actor: PriceReader, session: Reading, clock: RequestClock, at: At = None) -> PriceList:
+    """List what 1,000,000 tokens of each model cost."""
+    found = await service.list_rates(session, at or clock.now())
+    return PriceList(object="list", data=[PriceOut.model_validate(price_fields(rates)) for rates in found])
+
+
+@router.get("/{model:path}")
+async def read_price(
+    model: Text, actor: PriceReader, session: Reading, clock: RequestClock, at: At = None, currency: Text | None = None
+) -> PriceOut:
+    """Show what 1,000,000 tokens of a model cost."""
+    found = await find_model(session, model)
+    rates = await service.rates_of(session, found.id, at or clock.now(), currency)
+    if rates is None:
+        raise NotFound(f"The model '{found.id}' has no price then.", code="price_not_found", param="model")
+    return PriceOut.model_validate(price_fields(rates))
+
+
+@router.put("/{model:path}")
+async def set_price(
+    model: Text, body: PriceIn, actor: PriceAdmin, session: Transaction, ids: RequestIds, clock: RequestClock
+) -> PriceOut:
+    """Set what 1,000,000 tokens of a model cost, from now or a time to come; what counted before stays on record."""
+    return PriceOut.model_validate(
+        price_fields(await service.set_rates(session, actor, model, body.new_rates(), ids, clock))
+    )

@@ -5,6 +5,7 @@ import json
 from datetime import datetime, timedelta, timezone
 
 import pytest
+import rfc8785
 from hypothesis import given
 
 from galerne.governance import Actor, ActorKind
@@ -21,6 +22,12 @@ def test_a_version_1_leaf_is_these_bytes_for_ever() -> None:
         b'"detail":{"number":7},"log":"galerne","outcome":"done","request_id":"00000000000000000000000000000007",'
         b'"resource":"api_key/7","seq":3,"ts":"2026-11-23T12:00:07.000000Z","v":1}'
     )
+
+
+@given(entries)
+def test_a_leaf_is_canonical_json_as_another_implementation_of_rfc_8785_writes_it(some: Entry) -> None:
+    leaf = encode(some, 9)
+    assert leaf == rfc8785.dumps(json.loads(leaf))
 
 
 def test_hashes_are_those_of_rfc_9162_chained_from_a_stated_genesis() -> None:

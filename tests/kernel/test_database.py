@@ -7,11 +7,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Dialect, text
 from sqlalchemy.exc import DBAPIError
 
-from galerne import billing, identity, journal, metering, migrations, models
+from galerne import billing, gateway, identity, journal, ledger, metering, migrations, models
 from galerne.kernel import Database, Table, UtcTime
 
 VERSIONS = Path(migrations.__file__).parent / "versions"
-TABLES_COME_FROM = (billing, identity, journal, metering, models)
+TABLES_COME_FROM = (billing, gateway.tables, identity, journal, ledger, metering, models)
 
 
 def difference(connection: Connection) -> list[object]:

@@ -1,5 +1,6 @@
 """The data plane: OpenAI's and Mistral's wires, admission, routing, streaming, and settlement of what was used."""
 
+from galerne.gateway import tables
 from galerne.gateway.asgi import Gateway
 from galerne.gateway.cards import model_card
 from galerne.gateway.dialect import Dialect, choose_dialect, split_mount
@@ -25,4 +26,5 @@ __all__ = [
     "presented_key",
     "router",
     "split_mount",
+    "tables",
 ]

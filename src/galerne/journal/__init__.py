@@ -3,7 +3,16 @@
 from galerne.journal.append_only import refuse_changes
 from galerne.journal.chain import StoredLeaf, Verification, Verifier
 from galerne.journal.leaf import GENESIS, LOG, ActorLike, Entry, Head, Outcome
-from galerne.journal.service import LeafFilter, append, read, read_all, start_verification, verify, verify_more
+from galerne.journal.service import (
+    LeafFilter,
+    append,
+    append_script,
+    read,
+    read_all,
+    start_verification,
+    verify,
+    verify_more,
+)
 
 __all__ = [
     "GENESIS",
@@ -17,6 +26,7 @@ __all__ = [
     "Verification",
     "Verifier",
     "append",
+    "append_script",
     "read",
     "read_all",
     "refuse_changes",

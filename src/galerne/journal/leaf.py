@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
-import rfc8785
+import msgspec
 
 from galerne.kernel import BadRequest
 
@@ -24,6 +24,8 @@ GENESIS = hashlib.sha256(b"galerne journal v1").digest()
 
 _LARGEST_INTEGER = 2**53 - 1  # RFC 8785 section 3.2.2.3: numbers are IEEE 754 doubles
 _NOTHING: Mapping[str, str | int | bool | None] = {}
+# Its JSON is RFC 8785's for what a leaf may hold, strings and integers that a double can hold, if keys come in order.
+_canonical = msgspec.json.Encoder().encode
 
 
 class ActorLike(Protocol):
@@ -88,30 +90,39 @@ class Head:
 def encode(entry: Entry, seq: int) -> bytes:
     """The leaf of `entry` at `seq`: canonical JSON (RFC 8785), version 1."""
     actor = entry.actor
-    return rfc8785.dumps(
+    return _canonical(
         {
-            "v": 1,
-            "log": LOG,
-            "seq": seq,
-            "ts": timestamp(entry.at),
+            "action": entry.action,
             "actor": {
-                "kind": str(actor.kind),
                 "id": actor.id,
+                "kind": str(actor.kind),
                 "organisation_id": actor.organisation_id,
                 "workspace_id": actor.workspace_id,
             },
-            "action": entry.action,
-            "resource": entry.resource,
+            "detail": _sorted(entry.detail),
+            "log": LOG,
             "outcome": entry.outcome,
             "request_id": entry.request_id,
-            "detail": dict(entry.detail),
+            "resource": entry.resource,
+            "seq": seq,
+            "ts": timestamp(entry.at),
+            "v": 1,
         }
     )
 
 
+def _sorted(detail: Mapping[str, str | int | bool | None]) -> dict[str, str | int | bool | None]:
+    names = list(detail)
+    if all(map(str.isascii, names)):
+        names.sort()
+    else:
+        names.sort(key=lambda name: name.encode("utf-16-be"))  # RFC 8785 section 3.2.3
+    return {name: detail[name] for name in names}
+
+
 def timestamp(at: datetime) -> str:
     """`at` as RFC 3339 in UTC with microseconds, always of the same length."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.astimezone(UTC).isoformat("T", "microseconds")[:26] + "Z"
 
 
 def hash_leaf(leaf: bytes) -> bytes:
@@ -132,7 +143,7 @@ def decode(leaf: bytes) -> dict[str, Any]:
 
 def _check(value: str | int | bool | None) -> None:
     if isinstance(value, str):
-        if "\x00" in value or not _encodable(value):
+        if (not value.isascii() and not _encodable(value)) or "\x00" in value:
             raise BadRequest("A name holds a NUL or half a surrogate pair; send it as valid Unicode without U+0000.")
     elif value is not None and abs(value) > _LARGEST_INTEGER:
         raise BadRequest(f"The number {value} is too large to be journalled; the largest is {_LARGEST_INTEGER}.")

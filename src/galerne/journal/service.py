@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Select, func, insert, select, update
+from sqlalchemy import Select, func, select
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.journal.chain import StoredLeaf, Verification, Verifier
 from galerne.journal.leaf import Entry, Head, encode, extend, hash_leaf
 from galerne.journal.tables import JournalHead, JournalLeaf
-from galerne.kernel import invariant
+from galerne.kernel import Insert, Query, Script, invariant, run_in_session
 
 _LEAVES = cast(SqlTable, JournalLeaf.__table__)
-_HEAD = cast(SqlTable, JournalHead.__table__)
+_LEAF_COLUMNS = tuple(column.name for column in _LEAVES.columns)
 _BATCH = 1000
 _NO_HEAD = "the journal has no head row: was the database migrated?"
 
@@ -36,20 +36,26 @@ async def append(session: AsyncSession, entries: Sequence[Entry]) -> Head:
 
     Writers queue at the head until the transaction ends, so call it last, and once with all that is to be appended.
     """
-    head = await _locked_head(session)
+    return await run_in_session(session, append_script(entries))
+
+
+def append_script(entries: Sequence[Entry]) -> Script[Head]:
+    """The same as a script; in a transaction with others' work it comes last too."""
+    found = yield Query("SELECT seq, chain_hash FROM journal_head FOR UPDATE", {})
+    invariant(len(found) == 1, _NO_HEAD)
+    seq, chain_hash = cast(tuple[int, bytes], tuple(found[0]))
     if not entries:
-        return head
-    chain_hash = head.chain_hash
-    rows: list[dict[str, Any]] = []
-    for seq, entry in enumerate(entries, start=head.seq + 1):
+        return Head(seq, chain_hash)
+    rows: list[tuple[Any, ...]] = []
+    for entry in entries:
+        seq += 1
         leaf = encode(entry, seq)
         leaf_hash = hash_leaf(leaf)
         chain_hash = extend(chain_hash, leaf_hash)
-        rows.append(_row(entry, seq) | {"leaf": leaf, "leaf_hash": leaf_hash, "chain_hash": chain_hash})
-    await session.execute(insert(_LEAVES), rows)
-    new = Head(head.seq + len(rows), chain_hash)
-    await session.execute(update(_HEAD).values(seq=new.seq, chain_hash=new.chain_hash))
-    return new
+        rows.append((*_columns(entry, seq), leaf, leaf_hash, chain_hash))
+    yield Insert(_LEAVES, _LEAF_COLUMNS, rows)
+    yield Query("UPDATE journal_head SET seq = :seq, chain_hash = :chain_hash", {"seq": seq, "chain_hash": chain_hash})
+    return Head(seq, chain_hash)
 
 
 async def read(
@@ -94,27 +100,20 @@ async def verify_more(session: AsyncSession, verifier: Verifier, limit: int = _B
     return len(leaves) > 0 and all(verifier.check(leaf) for leaf in leaves)
 
 
-async def _locked_head(session: AsyncSession) -> Head:
-    # SQLite has no FOR UPDATE and needs none: a transaction there is the only writer from its first statement on.
-    row = (await session.execute(select(JournalHead.seq, JournalHead.chain_hash).with_for_update())).one_or_none()
-    invariant(row is not None, _NO_HEAD)
-    return Head(*cast(tuple[int, bytes], row))
-
-
-def _row(entry: Entry, seq: int) -> dict[str, Any]:
+def _columns(entry: Entry, seq: int) -> tuple[Any, ...]:
     actor = entry.actor
-    return {
-        "seq": seq,
-        "at": entry.at,
-        "organisation_id": actor.organisation_id,
-        "workspace_id": actor.workspace_id,
-        "actor_kind": str(actor.kind),
-        "actor_id": actor.id,
-        "action": entry.action,
-        "resource": entry.resource,
-        "outcome": entry.outcome,
-        "request_id": entry.request_id,
-    }
+    return (
+        seq,
+        entry.at,
+        actor.organisation_id,
+        actor.workspace_id,
+        str(actor.kind),
+        actor.id,
+        entry.action,
+        entry.resource,
+        entry.outcome,
+        entry.request_id,
+    )
 
 
 def _filtered(query: Select[Any], chosen: LeafFilter) -> Select[Any]:

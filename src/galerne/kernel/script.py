@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.ext.asyncio import AsyncSession
 
 T = TypeVar("T")
-Rows = Sequence[Sequence[Any]]
+Rows = list[Any]
 DialectName = Literal["sqlite", "postgresql"]
 
 _LARGEST_INSERT = 256
@@ -42,11 +42,16 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """Rows for `table`, each a tuple in the order of `columns`; few statements however many rows there are."""
+    """Rows for `table`, each a tuple in the order of `columns`; few statements however many rows there are.
+
+    With `once_by`, a column that is unique, rows whose value there exists are left out, and the values of those that
+    were written come back.
+    """
 
     table: SqlTable
     columns: tuple[str, ...]
     rows: Sequence[tuple[Any, ...]]
+    once_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +78,17 @@ async def run_in_session(session: AsyncSession, script: Script[T]) -> T:
     try:
         while True:
             statement = script.send(cast(Rows, rows))  # the first one is None, which starts a generator
-            rows = ()
+            rows = []
             for sql, parameters in calls(statement, dialect):
                 result = await connection.exec_driver_sql(sql, parameters)
                 if result.returns_rows:
-                    rows = cast(Rows, result.fetchall())
+                    rows += cast(list[Any], result.fetchall())
     except StopIteration as end:
         return cast(T, end.value)
 
 
 def calls(statement: Statement, dialect: DialectName) -> Iterator[Call]:
-    """What the driver is to execute for `statement`; the rows of the last call are those of the statement."""
+    """What the driver is to execute for `statement`, in this order; the rows of all of it are the statement's."""
     if isinstance(statement, Query):
         return iter((_sqlite_query(statement) if dialect == "sqlite" else _postgresql_query(statement),))
     if isinstance(statement, Insert):
@@ -124,14 +129,19 @@ def _sqlite_inserts(insert: Insert) -> Iterator[Call]:
         while size > len(rows) - start:
             size >>= 1
         values = chain.from_iterable(rows[start : start + size])
-        yield _sqlite_insert(insert.table.name, insert.columns, size), tuple(map(_plain, values))
+        yield _sqlite_insert(insert.table.name, insert.columns, size, insert.once_by), tuple(map(_plain, values))
         start += size
 
 
 @lru_cache(1000)
-def _sqlite_insert(table: str, columns: tuple[str, ...], size: int) -> str:
+def _sqlite_insert(table: str, columns: tuple[str, ...], size: int, once_by: str | None) -> str:
     row = f"({','.join('?' * len(columns))})"
-    return f"INSERT INTO {table} ({','.join(columns)}) VALUES {','.join([row] * size)}"  # noqa: S608  # names of ours
+    rows = ",".join([row] * size)
+    return f"INSERT INTO {table} ({','.join(columns)}) VALUES {rows}{_once(once_by)}"  # noqa: S608  # names of ours
+
+
+def _once(column: str | None) -> str:
+    return "" if column is None else f" ON CONFLICT ({column}) DO NOTHING RETURNING {column}"
 
 
 def _plain(value: Any) -> Any:
@@ -144,13 +154,17 @@ def _plain(value: Any) -> Any:
 
 def _postgresql_inserts(insert: Insert) -> Iterator[Call]:
     if insert.rows:
-        yield _postgresql_insert(insert.table, insert.columns), tuple(map(list, zip(*insert.rows, strict=True)))
+        yield (
+            _postgresql_insert(insert.table, insert.columns, insert.once_by),
+            tuple(map(list, zip(*insert.rows, strict=True))),
+        )
 
 
 @lru_cache(1000)
-def _postgresql_insert(table: SqlTable, columns: tuple[str, ...]) -> str:
+def _postgresql_insert(table: SqlTable, columns: tuple[str, ...], once_by: str | None) -> str:
     arrays = ", ".join(f"${number}::{_type(table, name)}[]" for number, name in enumerate(columns, 1))
-    return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM unnest({arrays})"  # noqa: S608  # names of ours
+    names, once = ", ".join(columns), _once(once_by)
+    return f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({arrays}){once}"  # noqa: S608  # names of ours
 
 
 def _type(table: SqlTable, column: str) -> str:

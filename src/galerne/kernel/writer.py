@@ -20,6 +20,7 @@ from galerne.kernel.script import Rows, Script, calls
 
 __all__ = ["Writer", "blames_content", "open_writer"]
 
+_connect = cast(Any, asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]  # untyped
 _LOCK_PAUSE_S = 0.002
 _CONNECT_TIMEOUT_S = 5
 _COMMAND_TIMEOUT_S = 15
@@ -110,7 +111,7 @@ class _SqliteWriter:
 
 
 async def _begin(connection: sqlite3.Connection) -> None:
-    # Waiting in the driver for another writer's lock would stop the event loop, so the lock is asked for again and again.
+    # Waiting in the driver for another writer's lock would stop the event loop, so it is asked for again and again.
     while True:
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -127,9 +128,9 @@ def _run(connection: sqlite3.Connection, script: Script[Any]) -> Any:
     try:
         while True:
             statement = script.send(cast(Rows, rows))  # the first one is None, which starts a generator
-            rows = ()
+            rows = []
             for sql, parameters in calls(statement, "sqlite"):
-                rows = connection.execute(sql, parameters).fetchall()
+                rows += connection.execute(sql, parameters).fetchall()
     except StopIteration as end:
         return end.value
 
@@ -155,9 +156,9 @@ class _PostgresqlWriter:
         try:
             while True:
                 statement = script.send(cast(Rows, rows))  # the first one is None, which starts a generator
-                rows = ()
+                rows = []
                 for sql, parameters in calls(statement, "postgresql"):
-                    rows = cast(Rows, await connection.fetch(sql, *parameters))
+                    rows += await connection.fetch(sql, *parameters)
         except StopIteration as end:
             return end.value
 
@@ -168,8 +169,7 @@ class _PostgresqlWriter:
 
     async def _connected(self) -> Any:
         if self._connection is None or self._connection.is_closed():
-            connect: Any = asyncpg.connect
-            self._connection = await connect(
+            self._connection = await _connect(
                 self._address, timeout=_CONNECT_TIMEOUT_S, command_timeout=_COMMAND_TIMEOUT_S
             )
         return self._connection

@@ -4,7 +4,7 @@ from galerne.metering.buckets import Bucket, BucketQuery
 from galerne.metering.events import Outcome, Totals, UsageEvent, UsageFilter, UsagePage
 from galerne.metering.routes import router
 from galerne.metering.schemas import event_fields, totals_fields
-from galerne.metering.service import record, usage, usage_by_bucket
+from galerne.metering.service import record, record_script, usage, usage_by_bucket
 
 __all__ = [
     "Bucket",
@@ -16,6 +16,7 @@ __all__ = [
     "UsagePage",
     "event_fields",
     "record",
+    "record_script",
     "router",
     "totals_fields",
     "usage",

@@ -2,10 +2,11 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Literal
+from operator import attrgetter
+from typing import Any, Literal
 
 from galerne.kernel import Conflict, invariant
 
@@ -20,7 +21,8 @@ class UsageEvent:
 
     Token classes are disjoint: `input_tokens` were computed, `cached_tokens` found in a prefix cache, and the prompt is
     their sum. `estimated`: we counted because the engine did not. `partial`: the answer ended early.
-    Times are milliseconds; `ttft_ms` is None when no token came.
+    Times are milliseconds; `ttft_ms` is None when no token came. `tier` is the service tier that was served, `zone`
+    where the replica that answered stands.
     """
 
     id: str
@@ -44,6 +46,8 @@ class UsageEvent:
     queue_ms: float
     ttft_ms: float | None
     total_ms: float
+    tier: str = "standard"
+    zone: str = ""
 
     def __post_init__(self) -> None:
         # Checked here too, not only by the database: one bad event would undo a whole batch of other people's.
@@ -110,14 +114,25 @@ def distinct(events: Sequence[UsageEvent]) -> dict[str, UsageEvent]:
     """The events by id, in the order of ids; `Conflict` when two of one id differ."""
     found: dict[str, UsageEvent] = {}
     for event in events:
-        refuse_other_content(found.setdefault(event.id, event), event)
+        first = found.setdefault(event.id, event)
+        if first is not event:
+            refuse_other_content(_content(first), event)
     # One order for all writers: two batches that share ids then wait for each other instead of deadlocking.
     return dict(sorted(found.items()))
 
 
-def refuse_other_content(recorded: UsageEvent, offered: UsageEvent) -> None:
-    """Return if both say the same, else raise `Conflict`: what was counted once is never counted differently."""
-    if recorded != offered:
+def refuse_other_content(recorded: tuple[Any, ...], offered: UsageEvent) -> None:
+    """Return if `recorded`, the values of an event's `CONTENT` fields, are those of `offered`, else raise `Conflict`.
+
+    What was counted once is never counted differently.
+    """
+    if recorded != _content(offered):
         raise Conflict(
             f"The usage of request {offered.id} is already recorded with other content.", code="usage_conflict"
         )
+
+
+CONTENT = tuple(field.name for field in fields(UsageEvent) if field.name != "started_at")
+"""What two records of one request must agree on; `id` first. The time follows from the id."""
+
+_content: Callable[[UsageEvent], tuple[Any, ...]] = attrgetter(*CONTENT)

@@ -3,22 +3,32 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, cast
 
 from sqlalchemy import BigInteger, ColumnElement, Select, extract, func, or_, select
 from sqlalchemy import Table as SqlTable
 from sqlalchemy import cast as sql_cast
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.kernel import BadRequest
+from galerne.kernel import BadRequest, Insert, Query, Script, run_in_session
 from galerne.metering.buckets import WIDTH_S, Bucket, BucketQuery, Group, slices
-from galerne.metering.events import Totals, UsageEvent, UsageFilter, UsagePage, add, distinct, refuse_other_content
+from galerne.metering.events import (
+    CONTENT,
+    Totals,
+    UsageEvent,
+    UsageFilter,
+    UsagePage,
+    add,
+    distinct,
+    refuse_other_content,
+)
 from galerne.metering.tables import UsageEventRow
 
 _EVENTS = cast(SqlTable, UsageEventRow.__table__)
 _FIELDS = tuple(field.name for field in fields(UsageEvent))
-_IDS_PER_QUERY = 1000
+_row = attrgetter(*_FIELDS)
+_RECORDED = f"SELECT {', '.join(CONTENT)} FROM usage_events WHERE id IN :ids"  # noqa: S608  # names of ours
 _MOST_ROWS = 50_000
 _COLUMNS: dict[Group, ColumnElement[Any]] = {
     "project_id": UsageEventRow.workspace_id.expression,
@@ -33,13 +43,21 @@ async def record(session: AsyncSession, events: Sequence[UsageEvent]) -> frozens
     One that is recorded already with the same content changes nothing. One that is recorded with other content raises
     `Conflict`, and then none of `events` is written.
     """
+    async with session.begin_nested():
+        return await run_in_session(session, record_script(events))
+
+
+def record_script(events: Sequence[UsageEvent]) -> Script[frozenset[str]]:
+    """The same as a script, whose whole transaction a `Conflict` undoes."""
     offered = distinct(events)
     if not offered:
         return frozenset()
-    async with session.begin_nested():
-        written = await _insert_missing(session, list(offered.values()))
-        for recorded in await _by_id(session, [name for name in offered if name not in written]):
-            refuse_other_content(recorded, offered[recorded.id])
+    rows = [_row(event) for event in offered.values()]
+    written = frozenset([row[0] for row in (yield Insert(_EVENTS, _FIELDS, rows, once_by="id"))])
+    if len(written) < len(offered):
+        known = [name for name in offered if name not in written]
+        for recorded in (yield Query(_RECORDED, {"ids": known})):
+            refuse_other_content(tuple(recorded), offered[recorded[0]])
     return written
 
 
@@ -118,22 +136,6 @@ def _totals(requests: int, input_tokens: int, cached_tokens: int, output_tokens:
         cached_tokens=int(cached_tokens),
         output_tokens=int(output_tokens),
     )
-
-
-async def _insert_missing(session: AsyncSession, events: list[UsageEvent]) -> frozenset[str]:
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    # Only the id may clash silently; a row that breaks any other rule is refused.
-    statement = dialect.insert(_EVENTS).on_conflict_do_nothing(index_elements=["id"]).returning(_EVENTS.c.id)
-    rows = [{name: getattr(event, name) for name in _FIELDS} for event in events]
-    return frozenset((await session.execute(statement, rows)).scalars())
-
-
-async def _by_id(session: AsyncSession, ids: Sequence[str]) -> list[UsageEvent]:
-    found: list[UsageEvent] = []
-    for start in range(0, len(ids), _IDS_PER_QUERY):
-        chunk = ids[start : start + _IDS_PER_QUERY]
-        found += await _events(session, select(_EVENTS).where(UsageEventRow.id.in_(chunk)))
-    return found
 
 
 async def _by_model(session: AsyncSession, conditions: list[ColumnElement[bool]]) -> list[tuple[str, Totals]]:

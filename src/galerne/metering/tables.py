@@ -44,6 +44,8 @@ class UsageEventRow(Table):
     queue_ms: Mapped[float] = mapped_column(Double)
     ttft_ms: Mapped[float | None] = mapped_column(Double)
     total_ms: Mapped[float] = mapped_column(Double)
+    tier: Mapped[str] = mapped_column(String, server_default="standard")
+    zone: Mapped[str] = mapped_column(String, server_default="")
     recorded_at: Mapped[datetime] = mapped_column(UtcTime, server_default=func.now())
 
 

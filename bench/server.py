@@ -18,7 +18,7 @@ from socket import AF_INET, AF_UNIX, SOCK_STREAM, socket
 from statistics import median
 
 from bench import machine
-from bench.installation import Installation, serving
+from bench.installation import Installation, Place, serving, set_up
 from bench.load import percentile
 from bench.report import Report
 
@@ -49,13 +49,12 @@ class _Round:
 def run() -> Report:
     """The figures for `brise`; takes about a minute."""
     with tempfile.TemporaryDirectory(prefix="galerne-bench-") as folder:
-        environment = {"GALERNE_ENGINE_PARALLEL": str(max(_STREAMS))}
-        with serving(Path(folder) / "data", os.sched_getaffinity(0), environment=environment) as installation:
+        place = Place(Path(folder) / "data", environment={"GALERNE_ENGINE_PARALLEL": str(max(_STREAMS))})
+        with serving(place, set_up(place), os.sched_getaffinity(0), first_model="brise") as installation:
+            before = installation.metered()
             rows = [_row(installation, streams) for streams in _STREAMS]
-            metered, asked = (
-                installation.metered(),
-                sum((_repeats(each) + 1) * each * (_ROUNDS + 1) for each in _STREAMS),
-            )
+            metered = installation.metered() - before
+            asked = sum((_repeats(each) + 1) * each * (_ROUNDS + 1) for each in _STREAMS)
     return Report(
         "server",
         f"Greedy, {_TOKENS} tokens after {_PROMPT_TOKENS} of prompt (cached), `brise`; median of {_ROUNDS} rounds, "

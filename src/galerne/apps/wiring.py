@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from galerne import billing, governance, identity, journal, metering, models
+from galerne import billing, governance, identity, journal, ledger, metering, models
 from galerne.engines import EngineSpec, Supervisor
 from galerne.gateway import Replica
 from galerne.kernel import GalerneError, Settings, read_secret
 from galerne.models import Address, EmbeddedModel, Model
 
-DOMAINS = (billing, governance, identity, journal, metering, models)
+DOMAINS = (billing, governance, identity, journal, ledger, metering, models)
 """Every domain with tables: importing them is what makes `Table.metadata` complete."""
 
 

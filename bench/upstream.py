@@ -3,7 +3,8 @@
 The model's name picks the behaviour: `mock-short` answers with 600 bytes of text at once; `mock-64x20` streams 64
 chunks 20 ms apart (0: all at once, as fast as they are taken). The text of each chunk of a stream is the moment at
 which it was written (CLOCK_MONOTONIC, which all processes of a machine share), so that whoever reads it knows how long
-it travelled. As vLLM and our own engine do when asked for running usage, every chunk carries it. `GET /stats` counts.
+it travelled. As vLLM and our own engine do when asked for running usage, every chunk carries it. The models of `FAULTS`
+answer as upstreams do that are in trouble. `GET /stats` counts.
 """
 
 import asyncio
@@ -80,7 +81,25 @@ def _json_answer(body: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
 
 
+def _refusal(status: bytes) -> bytes:
+    body = b'{"error":{"message":"The mock was asked to fail.","type":"server_error","code":null}}'
+    head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nretry-after: 1\r\ncontent-length: %d\r\n\r\n"
+    return head % (status, len(body)) + body
+
+
 _SHORT_WHOLE = _json_answer(_ANSWER)
+_CUT = _HEAD + _framed(_delta(_TEXT, CHUNKS))
+_FAULTS = {
+    "mock-fault-500": _refusal(b"500 Internal Server Error"),
+    "mock-fault-503": _refusal(b"503 Service Unavailable"),
+    "mock-fault-429": _refusal(b"429 Too Many Requests"),
+    "mock-fault-garbage": b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{{garbage",
+    "mock-fault-no-usage": _json_answer(_ANSWER.replace(b'"usage"', b'"unused"')),
+    "mock-fault-cut": _CUT,
+    "mock-fault-silent": b"",
+}
+FAULTS = tuple(_FAULTS)
+_HANGS_UP = ("mock-fault-cut", "mock-fault-silent")
 
 
 class Mock(asyncio.Protocol):
@@ -121,6 +140,10 @@ class Mock(asyncio.Protocol):
             return
         self._stats.requests += 1
         model = _MODEL.search(body)
+        fault = model[1].decode() if model else ""
+        if fault in _FAULTS:
+            self._fail(fault)
+            return
         spaced = _SPACED.fullmatch(model[1]) if model else None
         if spaced is None:
             self._transport.write(_SHORT_STREAM if _STREAM.search(body) else _SHORT_WHOLE)
@@ -133,6 +156,11 @@ class Mock(asyncio.Protocol):
         else:
             self._transport.write(b"".join(_framed(_stamped(number)) for number in range(CHUNKS)) + _LAST)
             self._stats.chunks += CHUNKS
+
+    def _fail(self, fault: str) -> None:
+        self._transport.write(_FAULTS[fault])
+        if fault in _HANGS_UP:
+            self._transport.close()
 
     def _write_chunk(self, number: int, gap_s: float, due_s: float) -> None:
         self._timer = None

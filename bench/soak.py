@@ -1,0 +1,180 @@
+"""Whether memory stays flat: a mixed load of everything that callers, keys and upstreams do, for as long as you like.
+
+Memory and open descriptors are sampled each second, the server's gauges every ten.
+"""
+
+import asyncio
+import random
+import re
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvloop
+
+from bench import machine
+from bench.installation import Installation, Place, serving, set_up
+from bench.mixture import HUNG, Mixture
+from bench.postgresql import postgresql as running_postgresql
+from bench.processes import mocking
+from bench.report import Report
+from bench.trend import trend
+from bench.upstream import FAULTS, SHORT, stream_model
+
+_RATE_PER_S = 200
+_MODELS = (SHORT, stream_model(5), stream_model(20), *FAULTS)
+_GAUGES_EVERY_S = 10
+_NEW_KEY_EVERY_S = 2
+_SETTLES_S = 5
+_KEYS = 300
+_LIMITED_KEYS = 20
+_SEED = 3
+_PLENTY = 1_000_000
+_HOUR_S = 3600
+_GAUGE = re.compile(r"^(galerne_\w+)(?:\{[^}]*\})? ([0-9.e+-]+)$")
+
+
+@dataclass
+class _Samples:
+    times_s: list[float] = field(default_factory=list[float])
+    rss_mb: list[float] = field(default_factory=list[float])
+    descriptors: list[int] = field(default_factory=list[int])
+    gauges: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    series: list[int] = field(default_factory=list[int])
+
+    def take(self, pid: int) -> None:
+        self.times_s.append(time.monotonic())
+        self.rss_mb.append(machine.rss_mb(pid))
+        self.descriptors.append(machine.descriptors(pid))
+
+    def read(self, metrics: str) -> None:
+        lines = metrics.splitlines()
+        gauges = {line.split()[2] for line in lines if line.startswith("# TYPE galerne_") and line.endswith(" gauge")}
+        found = Counter[str]()
+        for match in filter(None, map(_GAUGE.match, lines)):
+            if match[1] in gauges:
+                found[match[1]] += float(match[2])
+        self.gauges.append(dict(found))
+        self.series.append(sum(not line.startswith("#") for line in lines))
+
+
+def run(*, minutes: float = 30.0, bound: float = 12.0, postgresql: bool = False) -> Report:
+    """Memory over `minutes`; failed if it grows by more than `bound` MB an hour over the second half."""
+    measured, callers = machine.split_cores()
+    with (
+        tempfile.TemporaryDirectory(prefix="galerne-bench-") as folder,
+        mocking(callers) as mock,
+        running_postgresql(callers) if postgresql else nullcontext() as address,
+    ):
+        place = Place(Path(folder) / "data", address)
+        key = set_up(place, mock.target, _MODELS)
+        with serving(place, key, measured, "--no-engines") as installation, machine.on_cores(callers):
+            samples, mixture = uvloop.run(_soaked(installation, minutes * 60))
+            metered = installation.metered()
+    return _report(samples, mixture, metered, bound, "PostgreSQL" if postgresql else "SQLite")
+
+
+async def _soaked(installation: Installation, seconds: float) -> tuple[_Samples, Mixture]:
+    keys = [await _key(installation, _PLENTY) for _ in range(_KEYS)]
+    limited = [await _key(installation, 1) for _ in range(_LIMITED_KEYS)]
+    mixture = Mixture(installation.target, keys, limited, random.Random(_SEED))
+    samples = _Samples()
+    await _read_gauges(installation, samples)
+    samples.take(installation.pid)
+    around = [
+        asyncio.create_task(_every(1, lambda: _sample(installation, samples))),
+        asyncio.create_task(_every(_GAUGES_EVERY_S, lambda: _read_gauges(installation, samples))),
+        asyncio.create_task(_every(_NEW_KEY_EVERY_S, lambda: _one_key_more(installation, mixture))),
+    ]
+    await mixture.run(_RATE_PER_S, seconds)
+    for each in around:
+        each.cancel()
+    for ended in await asyncio.gather(*around, return_exceptions=True):
+        if not isinstance(ended, asyncio.CancelledError):
+            raise RuntimeError("a sampler ended early") from ended
+    await asyncio.sleep(_SETTLES_S)
+    await _read_gauges(installation, samples)
+    return samples, mixture
+
+
+async def _every(gap_s: float, act: Callable[[], Awaitable[None]]) -> None:
+    due_s = time.monotonic()
+    while True:
+        due_s += gap_s
+        await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+        await act()
+
+
+async def _sample(installation: Installation, samples: _Samples) -> None:
+    samples.take(installation.pid)
+
+
+async def _read_gauges(installation: Installation, samples: _Samples) -> None:
+    samples.read(await asyncio.to_thread(installation.metrics))
+
+
+async def _one_key_more(installation: Installation, mixture: Mixture) -> None:
+    mixture.keys.append(await _key(installation, _PLENTY))
+
+
+async def _key(installation: Installation, per_minute: int) -> str:
+    wanted = {"name": "soak", "requests_per_minute": per_minute}
+    made = await asyncio.to_thread(installation.control.post, "/v1/admin/api-keys", wanted)
+    return str(made["key"])
+
+
+def _report(samples: _Samples, mixture: Mixture, metered: int, bound: float, database: str) -> Report:
+    half = len(samples.times_s) // 2
+    growth = trend(samples.times_s[half:], samples.rss_mb[half:])
+    slope, give = growth.slope * _HOUR_S, growth.uncertainty * _HOUR_S
+    hung = sum(each[HUNG] for each in mixture.outcomes.values())
+    minutes = (samples.times_s[-1] - samples.times_s[0]) / 60
+    rows = [*_memory_rows(samples, slope, give), *_gauge_rows(samples), *_load_rows(mixture, metered)]
+    verdict = f"{slope:+.1f} MB an hour, {'above' if slope > bound else 'within'} the bound of {bound:g}"
+    return Report(
+        f"soak, {database}",
+        f"{minutes:.1f} minutes at {_RATE_PER_S} requests/s, seed {_SEED}, one worker on one core, {database}; "
+        f"{_KEYS} keys and one more every {_NEW_KEY_EVERY_S} s. RSS each second; the slope is that of the second half, "
+        "with its 95 % confidence interval.",
+        ["figure", "found"],
+        rows,
+        [f"Memory: {verdict}.", f"Requests that hung: {hung}."],
+        failed=slope > bound or hung > 0,
+    )
+
+
+def _memory_rows(samples: _Samples, slope: float, give: float) -> list[list[str]]:
+    rss, files = samples.rss_mb, samples.descriptors
+    tenths = [rss[(len(rss) - 1) * tenth // 10] for tenth in range(11)]
+    return [
+        ["RSS at the start, MB", f"{rss[0]:.1f}"],
+        ["RSS after a quarter of the time, MB", f"{rss[len(rss) // 4]:.1f}"],
+        ["RSS at the end / highest, MB", f"{rss[-1]:.1f} / {max(rss):.1f}"],
+        ["RSS at each tenth of the time, MB", " ".join(f"{each:.0f}" for each in tenths)],
+        ["slope, MB an hour", f"{slope:+.1f} ({slope - give:+.1f} to {slope + give:+.1f})"],
+        ["open descriptors: start / highest / end", f"{files[0]} / {max(files)} / {files[-1]}"],
+        ["time series in /metrics: start / end", f"{samples.series[0]} / {samples.series[-1]}"],
+    ]
+
+
+def _gauge_rows(samples: _Samples) -> list[list[str]]:
+    names = sorted({name for gauges in samples.gauges for name in gauges})
+    return [
+        [
+            f"`{name}`: highest / afterwards",
+            f"{max(gauges.get(name, 0) for gauges in samples.gauges):g} / {samples.gauges[-1].get(name, 0):g}",
+        ]
+        for name in names
+    ]
+
+
+def _load_rows(mixture: Mixture, metered: int) -> list[list[str]]:
+    rows = [
+        [kind, ", ".join(f"{outcome}: {count:,}" for outcome, count in sorted(outcomes.items()))]
+        for kind, outcomes in sorted(mixture.outcomes.items())
+    ]
+    return [*rows, ["requests metered", f"{metered:,}"]]

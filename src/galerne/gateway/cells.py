@@ -105,10 +105,15 @@ class Cells(Generic[C]):
             found = self._cells.setdefault(labels, self._make())
         return found
 
+    def items(self) -> list[tuple[dict[str, str], C]]:
+        """Every cell there is now, with its labels by their names."""
+        cells = list(self._cells.items())
+        return [(dict(zip(self.family.labels, labels, strict=True)), cell) for labels, cell in cells]
+
     def samples(self) -> Iterable[Sample]:
         """What Prometheus is told of all cells."""
-        for labels, cell in list(self._cells.items()):
-            yield from cell.samples(self.family, dict(zip(self.family.labels, labels, strict=True)))
+        for labels, cell in self.items():
+            yield from cell.samples(self.family, labels)
 
 
 class Readings:

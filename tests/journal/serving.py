@@ -8,7 +8,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from galerne.governance import Actor
-from galerne.kernel import Clock, Database, GalerneError
+from galerne.kernel import Clock, Database, GalerneError, Ids
 
 
 class Server:
@@ -19,6 +19,7 @@ class Server:
         self.app = FastAPI()
         self.app.state.database = database
         self.app.state.clock = clock
+        self.app.state.ids = Ids()
         self.app.include_router(router)
         self.app.middleware("http")(self._authenticate)
         self.app.add_exception_handler(GalerneError, self._refuse)

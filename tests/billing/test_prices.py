@@ -1,0 +1,83 @@
+"""Prices as people write them: every decimal of at most nine digits after the point, and nothing else."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galerne.billing import NewRates, decimal_of, nano_of
+from galerne.billing.prices import check_new_rates
+from galerne.billing.pricing import HIGHEST_NANO_PER_MILLION
+from galerne.kernel import BadRequest
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("written", "nano"),
+    [
+        ("0", 0),
+        ("0.5", 500_000_000),
+        ("1.500", 1_500_000_000),
+        ("0.000000001", 1),
+        ("0.0000000010", 1),
+        ("0012", 12_000_000_000),
+        ("1000000", 10**15),
+        ("-0.5", -500_000_000),
+    ],
+)
+def test_a_decimal_is_read_exactly(written: str, nano: int) -> None:
+    assert nano_of(written, param="input") == nano
+
+
+@given(st.integers(0, HIGHEST_NANO_PER_MILLION))
+def test_what_is_written_reads_back_the_same(nano: int) -> None:
+    written = decimal_of(nano)
+    assert nano_of(written, param="input") == nano
+    assert "e" not in written.lower()
+    assert written == "0" or not written.endswith((".", "0")) or "." not in written
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["", "abc", "1e3", "NaN", "inf", "0x1", "1_000", ".5", "5.", "1,5", " 1", "1\n", "+1", "٣", "9" * 31, "--1"],
+)
+def test_what_is_no_plain_decimal_is_refused_naming_the_field(written: str) -> None:
+    with pytest.raises(BadRequest, match="no price") as refusal:
+        nano_of(written, param="cached")
+    assert refusal.value.param == "cached"
+
+
+def test_a_price_finer_than_a_nano_is_refused() -> None:
+    with pytest.raises(BadRequest, match="at most 9 digits"):
+        nano_of("0.0000000001", param="output")
+
+
+def new(**fields: object) -> NewRates:
+    prices = {"input_nano_per_million": 1, "cached_nano_per_million": 1, "output_nano_per_million": 1}
+    return NewRates(**{"currency": "EUR", **prices, **fields})  # type: ignore[arg-type]  # the test's own table
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        (new(input_nano_per_million=-1), "input"),
+        (new(cached_nano_per_million=-1), "cached"),
+        (new(output_nano_per_million=HIGHEST_NANO_PER_MILLION + 1), "output"),
+        (new(currency="eur"), "currency"),
+        (new(currency="EURO"), "currency"),
+        (new(currency="EUR\n"), "currency"),
+        (new(effective_from=NOW - timedelta(microseconds=1)), "effective_from"),
+    ],
+)
+def test_rates_that_cannot_be_are_refused_naming_the_field(wrong: NewRates, field: str) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        check_new_rates(wrong, NOW)
+    assert refusal.value.param == field
+
+
+def test_rates_may_begin_now_or_later_and_be_nothing_at_all() -> None:
+    nothing = new(input_nano_per_million=0, cached_nano_per_million=0, output_nano_per_million=0)
+    for good in (nothing, new(effective_from=NOW), new(effective_from=NOW + timedelta(days=900))):
+        check_new_rates(good, NOW)

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from galerne import billing, governance, identity, journal, ledger, metering, models
 from galerne.engines import EngineSpec, Supervisor
-from galerne.gateway import Replica
-from galerne.kernel import GalerneError, Settings, read_secret
+from galerne.gateway import HealthBook, Replica
+from galerne.kernel import Clock, GalerneError, Settings, SystemClock, read_secret
 from galerne.models import Address, EmbeddedModel, Model
 
 DOMAINS = (billing, governance, identity, journal, ledger, metering, models)
@@ -20,6 +20,9 @@ DOMAINS = (billing, governance, identity, journal, ledger, metering, models)
 
 _ENGINE_URL = "http://engine/v1"  # the host is a formality: an engine listens on a unix socket
 
+_STALENESS_S = 1.0
+_MOST_MODELS = 1_000
+
 _INSIDE = tuple(
     ipaddress.ip_network(network)
     for network in ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
@@ -27,17 +30,37 @@ _INSIDE = tuple(
 
 
 class InstallationReplicas:
-    """The replicas of this installation: its own engines, and the servers that the catalogue names."""
+    """The replicas of this installation: its own engines, and the servers that the catalogue names.
 
-    def __init__(self, settings: Settings, supervisor: Supervisor) -> None:
+    What concerns another server (its key, the models that it lists in `health`) is at most a second old.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        supervisor: Supervisor,
+        health: HealthBook | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._settings = settings
         self._supervisor = supervisor
+        self._health = health or HealthBook()
+        self._clock = clock or SystemClock()
+        self._known: dict[str, tuple[Model, float, Sequence[Replica]]] = {}
 
     def of(self, model: Model) -> Sequence[Replica]:
         """The replicas that serve `model`; one that cannot be used says why in `last_error`."""
-        if model.engine == "openai":
-            return [self._external(address) for address in model.addresses]
-        return [self._embedded(model)]
+        if model.engine != "openai":
+            return (self._embedded(model),)
+        now_s = self._clock.monotonic()
+        known = self._known.get(model.id)
+        if known is not None and known[0] is model and now_s - known[1] < _STALENESS_S:
+            return known[2]
+        if len(self._known) >= _MOST_MODELS:
+            self._known.clear()
+        replicas = tuple(self._external(address) for address in model.addresses)
+        self._known[model.id] = (model, now_s, replicas)
+        return replicas
 
     def _embedded(self, model: Model) -> Replica:
         engine = next((each for each in self._supervisor.replicas() if each.name == model.id), None)
@@ -51,6 +74,7 @@ class InstallationReplicas:
             socket=engine.socket,
             ready=engine.ready,
             zone=model.zone or "",
+            most_parallel=self._settings.engine_parallel,
             last_error=engine.last_error,
         )
 
@@ -69,6 +93,8 @@ class InstallationReplicas:
             api_key=api_key,
             ready=problem is None,
             zone=address.zone,
+            most_parallel=address.most_parallel,
+            serves=self._health.serves(address.id),
             last_error=problem,
         )
 

@@ -4,8 +4,10 @@ from galerne.gateway import tables
 from galerne.gateway.asgi import Gateway
 from galerne.gateway.cards import model_card
 from galerne.gateway.dialect import Dialect, choose_dialect, split_mount
+from galerne.gateway.health import HealthBook
 from galerne.gateway.keys import KeyCache, key_reader, presented_key
 from galerne.gateway.openapi import openapi_schema
+from galerne.gateway.probes import Probes, replica_reader
 from galerne.gateway.routes import router
 from galerne.gateway.routing import Replica, Replicas
 from galerne.gateway.wire.errors import error_body, error_headers, error_status
@@ -13,7 +15,9 @@ from galerne.gateway.wire.errors import error_body, error_headers, error_status
 __all__ = [
     "Dialect",
     "Gateway",
+    "HealthBook",
     "KeyCache",
+    "Probes",
     "Replica",
     "Replicas",
     "choose_dialect",
@@ -24,6 +28,7 @@ __all__ = [
     "model_card",
     "openapi_schema",
     "presented_key",
+    "replica_reader",
     "router",
     "split_mount",
     "tables",

@@ -44,6 +44,9 @@ class Settings(BaseSettings):
         default=120, gt=0, description="How long an engine may take until its first byte."
     )
     idle_timeout_s: float = Field(default=60, gt=0, description="How long an engine may fall silent in mid-stream.")
+    probe_interval_s: float = Field(
+        default=5, gt=0, description="How often other servers are asked whether they live and which models they serve."
+    )
     engine_parallel: int = Field(
         default=8, ge=1, le=256, description="Requests that one embedded engine decodes together."
     )

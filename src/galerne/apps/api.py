@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from galerne import __version__, billing, identity, metering
+from galerne import __version__, billing, identity, ledger, metering
 from galerne.apps.refusals import install_refusals, refusal
 from galerne.apps.routes import journal as journal_routes
 from galerne.engines import Supervisor
@@ -32,7 +32,7 @@ OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/docs/
 _OPEN_PREFIX = "/static-offline-docs/"
 
 
-ROUTERS = (models_router, identity.router, billing.router, metering.router, journal_routes.router)
+ROUTERS = (models_router, identity.router, billing.router, ledger.router, metering.router, journal_routes.router)
 """Every domain's routes on the control plane."""
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "keys": "Create, list and revoke API keys.",
     "prices": "Set and list what tokens cost.",
     "plans": "List the plans that an organisation may have.",
+    "credits": "Grant and list credit, check the books.",
     "usage": "Show what was consumed.",
     "journal": "Verify or export the record of what happened.",
     "train": "Train a model from a recipe.",

@@ -22,6 +22,7 @@ class Permission(StrEnum):
     ORGANIZATION_MANAGE = "organization:manage"
     PRICES_READ = "prices:read"
     PRICES_MANAGE = "prices:manage"
+    BILLING_READ = "billing:read"
 
 
 class Role(StrEnum):
@@ -42,7 +43,7 @@ ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.ORGANIZATION_ADMIN: frozenset(Permission) - _SHARED,
     Role.WORKSPACE_ADMIN: _DEVELOPER | {Permission.KEYS_MANAGE, Permission.USAGE_READ, Permission.WORKSPACES_MANAGE},
     Role.DEVELOPER: _DEVELOPER,
-    Role.BILLING: frozenset({Permission.USAGE_READ, Permission.PRICES_READ}),
+    Role.BILLING: frozenset({Permission.USAGE_READ, Permission.PRICES_READ, Permission.BILLING_READ}),
 }
 """What each role may do. The catalogue and the price book are one for all organisations: the operator's alone."""
 

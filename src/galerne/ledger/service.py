@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.kernel import BadRequest, NotFound, run_in_session
 from galerne.ledger.accounts import Balance, balance_of
+from galerne.ledger.amounts import amount_text
 from galerne.ledger.chart import InsufficientFunds, TransferKind
 from galerne.ledger.holds import Granted, NewHold, Refused, hold_script
 from galerne.ledger.tables import AccountRow, TransferRow
@@ -21,7 +22,7 @@ async def hold(session: AsyncSession, new: NewHold) -> Granted:
     """Like `hold_script`, but raises `InsufficientFunds` where that refuses."""
     answer = await run_in_session(session, hold_script(new))
     if isinstance(answer, Refused):
-        raise InsufficientFunds(f"'{new.debit_account_id}' has {answer.available_nano} nano-units left.")
+        raise InsufficientFunds(f"'{new.debit_account_id}' has {amount_text(answer.available_nano)} left.")
     return answer
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import Table as SqlTable
 
 from galerne.kernel import BadRequest, Conflict, Insert, NotFound, Query, Script
 from galerne.ledger.accounts import lock_accounts_script
+from galerne.ledger.amounts import amount_text
 from galerne.ledger.chart import LARGEST_NANO, InsufficientFunds, TransferKind
 from galerne.ledger.tables import TransferRow
 
@@ -70,6 +71,7 @@ def post_script(new: Posting) -> Script[bool]:
             f"'{debit.account.id}' is in {debit.account.currency}, '{credit.account.id}' in {credit.account.currency}."
         )
     if debit.available_nano is not None and debit.available_nano < new.amount_nano:
-        raise InsufficientFunds(f"'{debit.account.id}' has {debit.available_nano} nano-units, not {new.amount_nano}.")
+        has, wants = amount_text(debit.available_nano), amount_text(new.amount_nano)
+        raise InsufficientFunds(f"'{debit.account.id}' has {has} {debit.account.currency}, not {wants}.")
     yield Insert(_TRANSFERS, _COLUMNS, [(new.id, *content, new.at)])
     return True

@@ -113,7 +113,7 @@ class Ledger:
 
 
 @given(steps=STEPS, capacity=st.integers(1, 12), share=st.sampled_from([0.1, 0.3, 0.5, 1.0]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_every_ticket_ends_exactly_once_and_the_bounds_hold(
     steps: list[tuple[str, int, int]], capacity: int, share: float
 ) -> None:
@@ -277,6 +277,45 @@ def test_a_newcomer_does_not_wait_for_what_others_merely_reserved() -> None:
     following = queue.pop(0.0)
     assert following is not None
     assert following.tenant == "small"
+
+
+def heavy_and_light(remembered: int) -> tuple[FairQueue, Ticket, Ticket]:
+    """A queue in which `light` has ten requests waiting, and the large ones of two others, which are in flight."""
+    queue = FairQueue(100, 1.0, remembered)
+    queue.push(ticket(0, "heavy", work=2_000), 0.0)
+    queue.push(ticket(0, "heavier", work=5_000), 0.0)
+    filled(queue, ("light", "standard", 10))
+    heavy, heavier = queue.pop(0.0), queue.pop(0.0)
+    assert heavy is not None
+    assert heavier is not None
+    return queue, heavy, heavier
+
+
+def test_who_was_served_more_still_owes_it_after_a_pause() -> None:
+    queue, heavy, heavier = heavy_and_light(remembered=2)
+    queue.correct(heavy, 650)
+    queue.correct(heavier, 5_000)
+    queue.push(ticket(1, "heavy"), 0.0)
+    queue.push(ticket(1, "newcomer"), 0.0)
+    order = [one.tenant for one in popped(queue)]
+    assert order[:2] == ["light", "newcomer"]
+    assert order.index("heavy") == 8, "after seven of light, of 100 each, and the newcomer's one"
+
+
+def test_being_forgotten_gives_no_credit() -> None:
+    queue, heavy, heavier = heavy_and_light(remembered=0)
+    queue.correct(heavy, 2_000)
+    queue.correct(heavier, 5_000)
+    queue.push(ticket(1, "heavier"), 0.0)
+    assert [one.tenant for one in popped(queue)] == ["light"] * 10 + ["heavier"]
+
+
+def test_a_tenant_that_waits_again_is_not_forgotten_for_one_that_goes() -> None:
+    queue, heavy, heavier = heavy_and_light(remembered=1)
+    queue.correct(heavy, 2_000)
+    queue.push(ticket(1, "heavy"), 0.0)
+    queue.correct(heavier, 5_000)
+    assert [one.tenant for one in popped(queue)] == ["light"] * 10 + ["heavy"]
 
 
 def test_a_position_counts_higher_tiers_whole_and_a_flood_only_in_turn() -> None:

@@ -45,7 +45,7 @@ class FairQueue:
         self._passed_over: dict[Tier, int] = dict.fromkeys(TIERS, 0)
         self._tickets: dict[str, Ticket] = {}
         self._held: dict[str, int] = {}
-        self._crowding: Ranking[str] = Ranking()
+        self._crowding: str | None = None  # only who was alone could take more than its share
         self._deadlines: Ranking[str] = Ranking()
         self._expired: list[Ticket] = []
         self._drain = Drain()
@@ -67,9 +67,9 @@ class FairQueue:
         """Let `ticket` wait; raises `RateLimited` (`queue_full`) when there is no place for it.
 
         Returns the ticket that lost its place for this one, if any: it has to be told (`queue_full`). In a full queue
-        that is the newest of the tenant that holds most beyond its share, if it is of this tier or a lower one;
-        otherwise the newest of the lowest tier, if that is lower than this one. A tenant at its share makes room among
-        its own tickets of lower tiers.
+        that is the newest of the tenant that took more than its share while it was alone, from its lowest tier, if that
+        is not above this one; otherwise the newest of the lowest tier, if that is below this one. A tenant at its share
+        makes room among its own tickets of lower tiers.
         """
         invariant(ticket.id not in self._tickets, "a ticket waits once")
         invariant(ticket.weight >= 1 and ticket.work >= 0, "a ticket has a weight and no negative work")
@@ -156,10 +156,9 @@ class FairQueue:
         return victim
 
     def _newest_that_crowds(self, ticket: Ticket) -> Ticket | None:
-        tenant = self._crowding.first()
-        if tenant is None or tenant == ticket.tenant:
+        if self._crowding is None or self._crowding == ticket.tenant:
             return None
-        return self._newest_of(tenant, (*_below(ticket.tier), ticket.tier))
+        return self._newest_of(self._crowding, (*_below(ticket.tier), ticket.tier))
 
     def _newest_of(self, tenant: str, tiers: tuple[Tier, ...]) -> Ticket | None:
         return next((found for tier in tiers if (found := self._tiers[tier].newest_of(tenant))), None)
@@ -187,9 +186,9 @@ class FairQueue:
     def _hold(self, tenant: str, change: int) -> None:
         held = self._held.get(tenant, 0) + change
         if held > self.per_tenant:
-            self._crowding.place(tenant, -held)
-        elif held == self.per_tenant:
-            self._crowding.drop(tenant)
+            self._crowding = tenant
+        elif self._crowding == tenant:
+            self._crowding = None
         if held:
             self._held[tenant] = held
         else:

@@ -72,7 +72,6 @@ class VirtualTokenCounter:
         name = self._waiting.first() or ""
         tenant = self._tenants[name]
         ticket = next(iter(tenant.line.values()))
-        self._floor_micro = max(self._floor_micro, tenant.known_micro)
         self._last = tenant
         tenant.estimated_micro += _charge_micro(ticket.work, ticket.weight)
         tenant.dispatched += 1

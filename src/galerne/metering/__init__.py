@@ -2,6 +2,7 @@
 
 from galerne.metering.buckets import Bucket, BucketQuery
 from galerne.metering.events import Outcome, Totals, UsageEvent, UsageFilter, UsagePage
+from galerne.metering.lease_book import LeaseBook, Standing
 from galerne.metering.limit_rules import rules_for
 from galerne.metering.limits import LimitRule, LimitSubject, PoolSpec, pool_specs
 from galerne.metering.pool_laws import Short, Take, Taken
@@ -20,11 +21,13 @@ from galerne.metering.service import record, record_script, usage, usage_by_buck
 __all__ = [
     "Bucket",
     "BucketQuery",
+    "LeaseBook",
     "LimitRule",
     "LimitSubject",
     "Outcome",
     "PoolSpec",
     "Short",
+    "Standing",
     "Take",
     "Taken",
     "Totals",

@@ -27,5 +27,5 @@ async def rules_for(
 
 
 def _rule(row: LimitRuleRow) -> LimitRule:
-    fields: dict[str, Any] = {name: getattr(row, name) for name in _SAME_NAMES}
-    return LimitRule(**fields, window=cast(Window, row.window_name))
+    values: dict[str, Any] = {name: getattr(row, name) for name in _SAME_NAMES}
+    return LimitRule(**values, window=cast(Window, row.window_name))

@@ -7,7 +7,7 @@ where one is used, PostgreSQL share the other cores.
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -27,7 +27,7 @@ from bench.measurements import (
     Plan,
     measure,
 )
-from bench.postgresql import postgresql as running_postgresql
+from bench.postgresql import running_postgresql
 from bench.processes import mocking
 from bench.report import Report
 from bench.upstream import CHUNKS
@@ -74,8 +74,9 @@ def run(*, postgresql: bool = False, with_peers: bool = False, quick: bool = Fal
     plan = Plan().quick() if quick else Plan()
     with tempfile.TemporaryDirectory(prefix="galerne-bench-") as folder, mocking(callers) as mock:
         laboratory = Laboratory(mock, callers, Path(folder))
-        with running_postgresql(callers) if postgresql else nullcontext() as address:
-            place = Place(Path(folder) / "data", address)
+        with running_postgresql(callers) if postgresql else nullcontext() as database:
+            place = Place(Path(folder) / "data", database.address if database else None)
+            laboratory = replace(laboratory, neighbours=[database.pid] if database else [])
             ours, reports = _ours(place, laboratory, measured, plan)
         if with_peers:
             others = peers.measure_all(laboratory, measured, plan)
@@ -142,7 +143,7 @@ def _requests(table: _Table, figures: Figures) -> None:
         cpu = f"{ours.cpu_ms:.3f}", f"{direct.cpu_ms:.3f}", _times(ours.cpu_ms, direct.cpu_ms)
         table.add("- CPU a request, ms", *cpu)
         busy = [f"{each.core_busy:.0%} ({each.load_busy:.0%})" for each in (ours, direct)]
-        table.add("- callers' core busy (callers and mock alone)", *busy)
+        table.add("- callers' core busy (by this benchmark)", *busy)
 
 
 def _latency(table: _Table, figures: Figures) -> None:

@@ -52,7 +52,7 @@ class Beside(Generic[Figure]):
 
 @dataclass(frozen=True)
 class Requests:
-    """Callers who ask again once they are answered; how busy their cores were, and with them and the mock only."""
+    """Callers who ask again once they are answered; how busy their cores were, with all and with ours only."""
 
     per_s: float
     cpu_ms: float
@@ -105,11 +105,12 @@ class Figures:
 
 @dataclass(frozen=True)
 class Laboratory:
-    """The upstream, the cores of those who ask, and the folder whose disk counts."""
+    """The upstream, the cores of those who ask, the folder whose disk counts, and our other processes there."""
 
     mock: Subject
     callers: Collection[int]
     disk: Path
+    neighbours: Sequence[int] = ()
 
 
 async def measure(subject: Subject, laboratory: Laboratory, plan: Plan) -> Figures:
@@ -233,7 +234,8 @@ class _Measuring:
 
     def _clocks_s(self, of: Subject) -> tuple[float, float, float, float, float]:
         busy_s, all_s = machine.core_times_s(self.laboratory.callers)
-        load_s = time.process_time() + machine.cpu_s(self.laboratory.mock.pid)
+        others = (self.laboratory.mock.pid, *self.laboratory.neighbours)
+        load_s = time.process_time() + sum(map(machine.cpu_s, others))
         return time.monotonic(), machine.cpu_s(of.pid), busy_s, all_s, load_s
 
 

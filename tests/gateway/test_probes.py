@@ -151,7 +151,7 @@ async def until(condition: Callable[[], bool], limit_s: float = 5.0) -> None:
         (says("not json"), Seen(True)),
         (says('{"data": [{"id": 7}]}'), Seen(True)),
         (says(" " * 2_000_000), Seen(True)),
-        *[(says("{}", status), Seen(True)) for status in (302, 401, 403, 404, 405, 429)],
+        *[(says("{}", status), Seen(True)) for status in (302, 401, 403, 404, 405, 429, 501)],
         *[(says("{}", status), Seen(False)) for status in (500, 502, 503)],
     ],
 )

@@ -19,7 +19,7 @@ from galerne.apps.api import Installation, create_app
 from galerne.apps.connections import BoundedHttp, most_connections
 from galerne.apps.wiring import InstallationReplicas, engine_specs
 from galerne.engines import Supervisor
-from galerne.gateway import Gateway
+from galerne.gateway import Gateway, HealthBook, Probes, replica_reader
 from galerne.identity import bootstrap
 from galerne.kernel import Conflict, Database, Ids, Settings, SystemClock, get_logger
 from galerne.models import EmbeddedModel, embedded_models, publish_embedded
@@ -85,16 +85,20 @@ async def _opened(
         registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
-        replicas = InstallationReplicas(settings, supervisor)
+        health = HealthBook(seed=os.getpid())
+        replicas = InstallationReplicas(settings, supervisor, health, clock)
+        probes = Probes(replica_reader(database, replicas), health, clock, interval_s=settings.probe_interval_s)
         gateway = Gateway(
             database=database, settings=settings, clock=clock, ids=ids, replicas=replicas, registry=registry
         )
         await supervisor.start(engine_specs(settings, embedded, run))
         await gateway.start()
+        await probes.start()
         try:
             yield Installation(settings, database, clock, ids, supervisor, gateway, registry), new_admin_key
         finally:
             await gateway.stop()
+            await probes.stop()
     finally:
         await supervisor.stop()
         await database.close()

@@ -19,6 +19,7 @@ from galerne.models import list_models
 __all__ = ["Probes", "Seen", "probe", "replica_reader"]
 
 _LIMIT_S = 2.0
+_NOT_IMPLEMENTED = 501
 _LARGEST_LIST = 1024 * 1024
 _WELL_AT_ONCE = 24
 _SICK_AT_ONCE = 8  # slots of their own, so that no number of hanging servers keeps the others from being asked
@@ -65,7 +66,7 @@ def replica_reader(database: Database, replicas: Replicas) -> ReplicaReader:
 
 
 async def probe(session: aiohttp.ClientSession, base_url: str, api_key: str | None) -> Seen:
-    """Ask one server for its models. Whoever answers anything but a server error is alive, also without telling."""
+    """Ask one server for its models. Alive is whoever answers without a server error, or that it has no such list."""
     headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
     try:
         async with (
@@ -73,7 +74,7 @@ async def probe(session: aiohttp.ClientSession, base_url: str, api_key: str | No
             session.get(URL(f"{base_url}/models", encoded=True), headers=headers, allow_redirects=False) as response,
         ):
             if response.status != 200:
-                return Seen(response.status < 500)
+                return Seen(response.status < 500 or response.status == _NOT_IMPLEMENTED)
             return Seen(True, await _names(response))
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError):  # ValueError: a key that cannot be a header
         return Seen(False)

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import cast
 
 from galerne.governance import Actor
 from galerne.identity.tables import Organisation, Workspace
 from galerne.identity.tenants import KEEP
 from galerne.journal import Entry
-
-Value = str | bool | list[str] | None
 
 
 def stored_zones(zones: frozenset[str] | None) -> list[str] | None:
@@ -30,7 +29,7 @@ def apply(row: Organisation | Workspace, wanted: Mapping[str, object]) -> dict[s
 def plain(value: object) -> str | bool:
     """A row's value as the journal holds it: zones joined by spaces, `anywhere` where there is no pin."""
     if isinstance(value, list):
-        return " ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]  # zones, which are text
+        return " ".join(cast(list[str], value))
     return "anywhere" if value is None else value if isinstance(value, bool) else str(value)
 
 

@@ -65,9 +65,8 @@ class InstallationReplicas:
     def _embedded(self, model: Model) -> Replica:
         engine = next((each for each in self._supervisor.replicas() if each.name == model.id), None)
         if engine is None:
-            return Replica(
-                id=model.id, base_url=_ENGINE_URL, ready=False, last_error="this server runs no engine for it"
-            )
+            problem = "this server runs no engine for it"
+            return Replica(id=model.id, base_url=_ENGINE_URL, ready=False, zone=model.zone or "", last_error=problem)
         return Replica(
             id=model.id,
             base_url=_ENGINE_URL,

@@ -11,7 +11,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-_FIRST_ADMINISTRATOR = """
+FIRST_ADMINISTRATOR = """
 UPDATE users SET role = 'installation_admin' WHERE id = (
   SELECT id FROM users WHERE role = 'organization_admin' ORDER BY created_at, id LIMIT 1
 )"""
@@ -23,4 +23,4 @@ def upgrade() -> None:
         op.add_column(table, sa.Column("zones", sa.JSON(none_as_null=True), nullable=True))
     op.add_column("organisations", sa.Column("plan", sa.String(40), server_default="developer", nullable=False))
     op.add_column("workspaces", sa.Column("trace_content", sa.Boolean(), server_default=sa.false(), nullable=False))
-    op.execute(_FIRST_ADMINISTRATOR)
+    op.execute(FIRST_ADMINISTRATOR)

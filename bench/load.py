@@ -145,9 +145,11 @@ async def connect(target: Target, count: int) -> list[Connection]:
     return [connection for _, connection in opened]
 
 
-async def closed_loop(target: Target, model: str, connections: int, seconds: float) -> list[Answer]:
+async def closed_loop(
+    target: Target, model: str, connections: int, seconds: float, *, stream: bool = False
+) -> list[Answer]:
     """What `connections` callers get who ask again as soon as they are answered."""
-    request = target.request(model, stream=False)
+    request = target.request(model, stream=stream)
     answers: list[Answer] = []
     end_s = time.monotonic() + seconds
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from bench import machine
-from bench.load import Answer, abandon, closed_loop, open_loop, percentile, streams
+from bench.load import Answer, Target, abandon, closed_loop, open_loop, percentile, streams
 from bench.processes import Subject
 from bench.upstream import CHUNKS, SHORT, stream_model
 
@@ -24,6 +24,7 @@ MODELS = (SHORT, stream_model(0), stream_model(GAP_MS))
 _STREAM_S = GAP_MS * CHUNKS / 1000
 _HELD_DELAY_MS = 100
 _PATIENCE_S = 60
+_ROUNDS = 3
 
 Figure = TypeVar("Figure")
 
@@ -123,8 +124,7 @@ async def measure(subject: Subject, laboratory: Laboratory, plan: Plan) -> Figur
     await measuring.latency()
     for count in plan.streams:
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                figures.streams[count] = await measuring.spaced(count)
+            figures.streams[count] = await measuring.spaced(count)
         except TimeoutError:
             break
         if not (plan.insists or figures.streams[count].ours.held()):
@@ -190,18 +190,18 @@ class _Measuring:
     async def latency(self) -> None:
         targets = [each.target for each in self.pair]
         self._reach_the_disk()
-        answers = await open_loop(targets, [SHORT, SHORT], RATE_PER_S, self.seconds * 2)
+        async with asyncio.timeout(_PATIENCE_S):
+            answers = await open_loop(targets, [SHORT, SHORT], RATE_PER_S, self.seconds * 2)
         self._reach_the_disk()
         ours, direct = ([each.total_s * 1000 for each in of if _is_good(each)] for of in answers)
         self.figures.asked += len(answers[0])
         self.figures.latencies_ms = Beside(ours, direct)
 
     async def spaced(self, count: int) -> Beside[Streams]:
-        return await self._streams(stream_model(GAP_MS), count, (2, 3), _STREAM_S)
+        return await self._streams(lambda each: streams(each, stream_model(GAP_MS), count, _ROUNDS, _STREAM_S))
 
     async def burst(self) -> Beside[Streams]:
-        rounds = max(1, int(self.seconds * 20 / 3))
-        return await self._streams(stream_model(0), 32, (rounds, rounds), 0)
+        return await self._streams(lambda each: closed_loop(each, stream_model(0), 32, self.seconds / 2, stream=True))
 
     async def abandoned(self) -> Abandoned:
         ours, mock = self.pair
@@ -212,10 +212,10 @@ class _Measuring:
         self.figures.asked += ABANDONED
         return Abandoned(after["streams"] - before["streams"], after["aborted"] - before["aborted"])
 
-    async def _streams(self, model: str, count: int, rounds: tuple[int, int], spread_s: float) -> Beside[Streams]:
+    async def _streams(self, load: Callable[[Target], Awaitable[list[Answer]]]) -> Beside[Streams]:
         ours, mock = self.pair
-        direct = await self._timed(lambda: streams(mock.target, model, count, rounds[0], spread_s), mock)
-        through = await self._timed(lambda: streams(ours.target, model, count, rounds[1], spread_s), ours)
+        direct = await self._timed(lambda: load(mock.target), mock)
+        through = await self._timed(lambda: load(ours.target), ours)
         return Beside(through.streams(), direct.streams())
 
     def _reach_the_disk(self) -> None:
@@ -224,7 +224,8 @@ class _Measuring:
 
     async def _timed(self, load: Callable[[], Awaitable[list[Answer]]], of: Subject) -> _Timed:
         before = self._clocks_s(of)
-        answers = await load()
+        async with asyncio.timeout(_PATIENCE_S):
+            answers = await load()
         wall_s, spent_s, busy_s, all_s, load_s = (
             now - then for now, then in zip(self._clocks_s(of), before, strict=True)
         )

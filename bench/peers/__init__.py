@@ -68,7 +68,7 @@ def _measured(module: ModuleType, laboratory: Laboratory, cores: Collection[int]
         ):
             return Peer(module.NAME, module.WHAT, uvloop.run(measure(subject, laboratory, plan)))
     except (RuntimeError, OSError) as failure:
-        return Peer(module.NAME, module.WHAT, None, str(failure))
+        return Peer(module.NAME, module.WHAT, None, str(failure) or type(failure).__name__)
 
 
 def _rows() -> list[tuple[str, Callable[[Figures], float | None], str]]:

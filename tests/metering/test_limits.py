@@ -120,18 +120,18 @@ def test_a_rule_of_the_key_replaces_the_default_but_not_its_own_term() -> None:
 
 
 def test_a_rule_keeps_its_id_whatever_its_amount_and_shares_it_with_no_other() -> None:
-    assert rule_id(RULE) == rule_id(replace(RULE, amount=7, id="other"))
+    assert rule_id(RULE, None, None) == rule_id(replace(RULE, amount=7, id="other"), None, None)
     changes: list[dict[str, Any]] = [
+        {},
         {"scope": "workspace"},
         {"scope_id": "key-2"},
         {"model": "brise"},
         {"quantity": "requests"},
         {"window": "week"},
-        {"organisation_id": "org-1"},
-        {"organisation_id": "org-1", "workspace_id": "ws-1"},
         {"quantity": "nano", "currency": "EUR"},
     ]
-    assert len({rule_id(RULE), *(rule_id(replace(RULE, **change)) for change in changes)}) == 9
+    owners = [(None, None), ("org-1", None), ("org-1", "ws-1")]
+    assert len({rule_id(replace(RULE, **change), *owner) for change in changes for owner in owners}) == 21
 
 
 @pytest.mark.parametrize(

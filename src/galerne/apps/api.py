@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from galerne import __version__, billing, identity, ledger, metering
 from galerne.apps.refusals import install_refusals, refusal
 from galerne.apps.routes import journal as journal_routes
+from galerne.apps.routes import limits as limit_routes
 from galerne.engines import Supervisor
 from galerne.gateway import Gateway, KeyCache, key_reader, openapi_schema, presented_key
 from galerne.gateway import router as models_router
@@ -32,7 +33,15 @@ OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/docs/
 _OPEN_PREFIX = "/static-offline-docs/"
 
 
-ROUTERS = (models_router, identity.router, billing.router, ledger.router, metering.router, journal_routes.router)
+ROUTERS = (
+    models_router,
+    identity.router,
+    billing.router,
+    ledger.router,
+    metering.router,
+    journal_routes.router,
+    limit_routes.router,
+)
 """Every domain's routes on the control plane."""
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "prices": "Set and list what tokens cost.",
     "plans": "List the plans that an organisation may have.",
     "credits": "Grant and list credit, check the books.",
+    "limits": "Set, list and remove limits.",
     "usage": "Show what was consumed.",
     "journal": "Verify or export the record of what happened.",
     "train": "Train a model from a recipe.",

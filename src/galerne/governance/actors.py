@@ -23,6 +23,7 @@ class Permission(StrEnum):
     PRICES_READ = "prices:read"
     PRICES_MANAGE = "prices:manage"
     BILLING_READ = "billing:read"
+    LIMITS_MANAGE = "limits:manage"
 
 
 class Role(StrEnum):
@@ -41,7 +42,8 @@ _DEVELOPER = frozenset({Permission.INFERENCE_RUN, Permission.MODELS_READ, Permis
 ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.INSTALLATION_ADMIN: frozenset(Permission),
     Role.ORGANIZATION_ADMIN: frozenset(Permission) - _SHARED,
-    Role.WORKSPACE_ADMIN: _DEVELOPER | {Permission.KEYS_MANAGE, Permission.USAGE_READ, Permission.WORKSPACES_MANAGE},
+    Role.WORKSPACE_ADMIN: _DEVELOPER
+    | {Permission.KEYS_MANAGE, Permission.LIMITS_MANAGE, Permission.USAGE_READ, Permission.WORKSPACES_MANAGE},
     Role.DEVELOPER: _DEVELOPER,
     Role.BILLING: frozenset({Permission.USAGE_READ, Permission.PRICES_READ, Permission.BILLING_READ}),
 }

@@ -133,7 +133,7 @@ async def revoke_key(session: AsyncSession, actor: Actor, key_id: str, clock: Cl
     `key_id` may also be the visible prefix if that names exactly one key. Raises `NotFound` for any other
     organisation's key.
     """
-    row = await _find_key(session, actor, key_id)
+    row = await find_key(session, actor, key_id)
     if row.revoked_at is None:
         row.revoked_at = now = clock.now()
         await append(session, [_key_entry("api_key.revoked", actor, row, now)])
@@ -260,7 +260,11 @@ async def _first_administrator(session: AsyncSession, organisation_id: str) -> s
     return user_id
 
 
-async def _find_key(session: AsyncSession, actor: Actor, key_id: str) -> ApiKey:
+async def find_key(session: AsyncSession, actor: Actor, key_id: str) -> ApiKey:
+    """That key of `actor`'s organisation, by its id or visible prefix; of its workspace alone if it is bound to one.
+
+    Raises `NotFound`, or `BadRequest` for a prefix that several keys have.
+    """
     query = select(ApiKey).where(
         ApiKey.organisation_id == actor.organisation_id, (ApiKey.id == key_id) | (ApiKey.prefix == key_id)
     )

@@ -3,8 +3,19 @@
 from galerne.metering.buckets import Bucket, BucketQuery
 from galerne.metering.events import Outcome, Totals, UsageEvent, UsageFilter, UsagePage
 from galerne.metering.lease_book import LeaseBook, Standing
-from galerne.metering.limit_rules import rules_for
-from galerne.metering.limits import LimitRule, LimitSubject, PoolSpec, pool_specs
+from galerne.metering.limit_rules import (
+    LimitUse,
+    list_every_limit,
+    list_limits,
+    remove_limit,
+    remove_operator_limit,
+    rules_for,
+    set_limit,
+    set_operator_limit,
+)
+from galerne.metering.limit_schemas import LimitIn, LimitList, LimitOut, LimitUseOut, limit_fields, limit_use_fields
+from galerne.metering.limit_windows import Window
+from galerne.metering.limits import LimitRule, LimitSubject, NewLimit, PoolSpec, Quantity, Scope, pool_specs
 from galerne.metering.pool_laws import Short, Take, Taken
 from galerne.metering.pools import (
     give_back_script,
@@ -22,10 +33,18 @@ __all__ = [
     "Bucket",
     "BucketQuery",
     "LeaseBook",
+    "LimitIn",
+    "LimitList",
+    "LimitOut",
     "LimitRule",
     "LimitSubject",
+    "LimitUse",
+    "LimitUseOut",
+    "NewLimit",
     "Outcome",
     "PoolSpec",
+    "Quantity",
+    "Scope",
     "Short",
     "Standing",
     "Take",
@@ -34,15 +53,24 @@ __all__ = [
     "UsageEvent",
     "UsageFilter",
     "UsagePage",
+    "Window",
     "event_fields",
     "give_back_script",
+    "limit_fields",
+    "limit_use_fields",
+    "list_every_limit",
+    "list_limits",
     "pool_specs",
     "reclaim_script",
     "record",
     "record_script",
+    "remove_limit",
+    "remove_operator_limit",
     "renew_script",
     "router",
     "rules_for",
+    "set_limit",
+    "set_operator_limit",
     "spend_script",
     "take_script",
     "takes_script",

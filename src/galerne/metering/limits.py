@@ -30,14 +30,12 @@ _OWN_RULES: tuple[tuple[str, Quantity], ...] = (("rpm", "requests"), ("tpm", "to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LimitRule:
+class NewLimit:
     """How much of one quantity whoever `scope` and `scope_id` name may use in one window.
 
-    `model` None counts every model. `organisation_id` and `workspace_id` say who set the rule and may take it away:
-    None is the operator, or the whole organisation. `currency` goes with `nano`, billionths of its unit, alone.
+    `model` None counts every model. `currency` goes with `nano`, billionths of its unit, alone.
     """
 
-    id: str
     scope: Scope
     scope_id: str
     quantity: Quantity
@@ -45,9 +43,25 @@ class LimitRule:
     amount: int
     model: str | None = None
     currency: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitRule(NewLimit):
+    """A limit that was set; `organisation_id` and `workspace_id` say by whom, who alone, or who stands above, may take
+    it away: None is the operator, or the whole organisation.
+    """
+
+    id: str
     organisation_id: str | None = None
     workspace_id: str | None = None
     created_at: datetime | None = None
+
+    @property
+    def set_by(self) -> Literal["operator", "organization", "workspace"]:
+        """Who set it."""
+        if self.organisation_id is None:
+            return "operator"
+        return "organization" if self.workspace_id is None else "workspace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,23 +127,14 @@ def pool_specs(
     return tuple(sorted(specs, key=lambda spec: spec.id))
 
 
-def rule_id(rule: LimitRule) -> str:
-    """The id of a rule: a digest of all but its amount, so that a rule that is set again is the same one."""
-    parts = (
-        rule.organisation_id,
-        rule.workspace_id,
-        rule.scope,
-        rule.scope_id,
-        rule.model,
-        rule.quantity,
-        rule.window,
-        rule.currency,
-    )
+def rule_id(new: NewLimit, organisation_id: str | None, workspace_id: str | None) -> str:
+    """The id of a rule set by those: a digest of all but its amount, so that a rule that is set again is the same."""
+    parts = (organisation_id, workspace_id, new.scope, new.scope_id, new.model, new.quantity, new.window, new.currency)
     return hashlib.sha256("\0".join(part or "" for part in parts).encode()).hexdigest()[:32]
 
 
-def check_rule(rule: LimitRule) -> None:
-    """Raise `BadRequest` naming the field if `rule` cannot be kept."""
+def check_rule(rule: NewLimit) -> None:
+    """Raise `BadRequest` naming the field if there can be no such rule."""
     if (rule.quantity == "concurrent") != (rule.window == "none"):
         raise BadRequest("`concurrent` goes with the window `none`, and every other quantity with one.", param="window")
     if (rule.quantity == "nano") != (rule.currency is not None):

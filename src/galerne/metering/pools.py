@@ -33,6 +33,7 @@ _LEASES = cast(SqlTable, LimitLeaseRow.__table__)
 _LEASE_COLUMNS = ("id", "pool_id", "holder", "amount", "spent", "window_start_ms", "expires_at_ms")
 
 _LOCK = "SELECT id, taken, since_ms FROM limit_pools WHERE id IN :ids ORDER BY id FOR UPDATE"
+_LOCK_OF_RULE = "SELECT id FROM limit_pools WHERE rule_id = :rule_id ORDER BY id FOR UPDATE"
 _POOLS_OF_LEASES = "SELECT pool_id FROM limit_leases WHERE id IN :ids"
 _LEASES_HELD = "SELECT id, amount, spent, expires_at_ms FROM limit_leases WHERE id IN :ids"
 _END_LEASES = """
@@ -110,6 +111,12 @@ def reclaim_script(now_ms: int, limit: int = 100) -> Script[int]:
     count = yield from _end_leases([row[0] for row in expired], now_ms, states)
     yield _changes(before, states)
     return count
+
+
+def forget_pools_script(rule_id: str) -> Script[None]:
+    """Delete the pools of a rule, and their leases; a process that still knows the rule makes its pool anew."""
+    yield Query(_LOCK_OF_RULE, {"rule_id": rule_id})
+    yield Query("DELETE FROM limit_pools WHERE rule_id = :rule_id", {"rule_id": rule_id})
 
 
 def _pools_of_leases(lease_ids: Collection[str]) -> Script[set[str]]:

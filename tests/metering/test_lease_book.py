@@ -98,6 +98,7 @@ def test_a_refusal_is_remembered_until_there_may_be_enough_and_at_most_a_second(
     book.refuse(Short("rule:key-1", 5, HOUR_MS, None), NOON_MS)
     assert book.pause_ms(6, NOON_MS) == REMEMBERED_MS
     assert book.pause_ms(6, NOON_MS + REMEMBERED_MS) == 0
+    assert book.short(NOON_MS + 500) == Short("rule:key-1", 5, HOUR_MS - 500, None)
 
 
 def test_nothing_is_drawn_on_a_lease_that_may_have_ended() -> None:

@@ -1,6 +1,7 @@
 """Pools that many processes take from: on both databases, by the scripts that gateways run."""
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from galerne.metering.pools import (
     take_script,
     takes_script,
 )
-from tests.metering.limit_fleet import HOUR_MS, MINUTE_MS, NOON_MS, leases, pool, run, take, taken_of
+from tests.metering.limit_fleet import HOUR_MS, MINUTE_MS, NOON_MS, leases, pool, read, run, take, taken_of
 
 WITH_LEASES: list[Window] = ["5h", "day", "week", "month"]
 
@@ -188,3 +189,35 @@ async def test_two_writers_that_race_for_fifty_get_exactly_fifty(database_url: s
         return won
 
     assert sum(await asyncio.gather(race("a"), race("b"))) == 50
+
+
+async def test_writers_that_want_many_pools_in_any_order_never_wait_in_a_circle(database_url: str) -> None:
+    specs = [pool(400, name=f"rule{number}:key", quantity="requests") for number in range(6)]
+
+    async def walk(holder: str, seed: int) -> None:
+        rng, writer = random.Random(seed), open_writer(make_url(database_url))
+        held: list[str] = []
+        try:
+            for _ in range(25):
+                wanted = rng.sample(specs, 4)
+                back = held if rng.random() < 0.2 else []
+                script = takes_script([take(spec, 10, holder, least=1) for spec in wanted], NOON_MS, give_back=back)
+                [answers] = await writer.run([script])
+                held = [] if back else held
+                for answer in answers:
+                    if isinstance(answer, Taken):
+                        held.append(str(answer.lease_id))
+        finally:
+            await writer.close()
+
+    await asyncio.gather(*(walk(f"h{number}", number) for number in range(4)))
+    database = Database(database_url)
+    try:
+        amounts = await read(
+            database,
+            "SELECT p.taken, (SELECT SUM(amount) FROM limit_leases l WHERE l.pool_id = p.id) FROM limit_pools p",
+        )
+    finally:
+        await database.close()
+    assert len(amounts) == 6
+    assert all(taken == held <= 400 for taken, held in amounts)

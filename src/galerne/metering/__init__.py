@@ -3,6 +3,7 @@
 from galerne.metering.buckets import Bucket, BucketQuery
 from galerne.metering.events import Outcome, Totals, UsageEvent, UsageFilter, UsagePage
 from galerne.metering.lease_book import LeaseBook, Standing
+from galerne.metering.limit_refusals import limit_reached
 from galerne.metering.limit_rules import (
     LimitUse,
     list_every_limit,
@@ -57,6 +58,7 @@ __all__ = [
     "event_fields",
     "give_back_script",
     "limit_fields",
+    "limit_reached",
     "limit_use_fields",
     "list_every_limit",
     "list_limits",

@@ -54,6 +54,7 @@ class LeaseBook:
         "_left",
         "_refused_until_ms",
         "_resets_at_ms",
+        "_retry_at_ms",
         "_returns",
         "_seen_at_ms",
         "_sent",
@@ -82,6 +83,7 @@ class LeaseBook:
         self._resets_at_ms: int | None = None
         self._seen_at_ms: int | None = None
         self._refused_until_ms = 0
+        self._retry_at_ms = 0
         self._returns = 0
         self._sent: int = 0
         self._until_ms = _NEVER_MS
@@ -128,6 +130,10 @@ class LeaseBook:
         if now_ms >= self._refused_until_ms or need - self._at_hand(now_ms) <= self._left:
             return 0
         return self._refused_until_ms - now_ms
+
+    def short(self, now_ms: int) -> Short:
+        """The last refusal, as it stands now: what to tell those whom it stops without asking again."""
+        return Short(self.pool.id, self._left, max(1, self._retry_at_ms - now_ms), self._resets_at_ms)
 
     def wanted(self, least: int, need: int, now_ms: int) -> tuple[int, int, int]:
         """What to take (`Take.least`, `need`, `most`) so that `least`, or all of `need`, can be reserved; what is
@@ -197,6 +203,7 @@ class LeaseBook:
         """The pool has less than was asked for: it is not asked for as much again until it may have it."""
         self._counted()
         self._saw(short.left, short.resets_at_ms, now_ms)
+        self._retry_at_ms = now_ms + short.retry_after_ms
         self._refused_until_ms = now_ms + min(short.retry_after_ms, REMEMBERED_MS)
 
     def failed(self) -> None:

@@ -52,6 +52,7 @@ class _Bookkeeping:
     asked: int
     metered: int
     logged: int
+    sound: bool
 
 
 class _Table:
@@ -94,7 +95,8 @@ def _ours(place: Place, laboratory: Laboratory, cores: Collection[int], plan: Pl
         starts_s.append(installation.subject.cold_start_s)
         before = installation.metered(), installation.logged()
         figures = uvloop.run(measure(installation.subject, laboratory, plan))
-        books = _Bookkeeping(figures.asked, installation.metered() - before[0], installation.logged() - before[1])
+        metered, logged = installation.metered() - before[0], installation.logged() - before[1]
+        books = _Bookkeeping(figures.asked, metered, logged, place.books_are_sound())
     table = _Table()
     _cold_start(table, starts_s)
     _requests(table, figures)
@@ -115,10 +117,10 @@ def _report(table: _Table, place: Place, plan: Plan) -> Report:
     others = "the mock, PostgreSQL and the callers" if place.database_url else "the mock and the callers"
     return Report(
         f"gateway, {database}",
-        f"One worker on one core; {database}, durable; keys, limits, journal, metering, metrics and request log on; "
-        f"{others} on the other core. {plan.seconds:.0f} s each; streams of {CHUNKS} chunks {GAP_MS} ms apart; latency "
-        f"at {RATE_PER_S} requests/s with as many direct ones between; fdatasync of an append of 4 KiB at the same "
-        "rate, just before and after.",
+        f"One worker on one core; {database}, durable; keys, limits, prices, credit, journal, metering, metrics and "
+        f"request log on; {others} on the other core. {plan.seconds:.0f} s each; streams of {CHUNKS} chunks, "
+        f"{GAP_MS} ms apart; latency at {RATE_PER_S} requests/s with as many direct ones between; fdatasync of an "
+        "append of 4 KiB at the same rate, just before and after.",
         ["figure", "gateway", "upstream alone", "ratio", "target", "met"],
         table.rows,
         [_ABOUT_CALLERS],
@@ -194,6 +196,7 @@ def _rest(table: _Table, figures: Figures, books: _Bookkeeping) -> None:
         table.add(f"memory (PSS) {moment}, MB", f"{found_mb:.0f}").wants(f"<= {most_mb}", met=found_mb <= most_mb)
     for what, count in (("metered", books.metered), ("logged", books.logged)):
         table.add(f"requests {what}", f"{count:,}").wants(f"{books.asked:,} asked", met=count == books.asked)
+    table.add("every balance is what its transfers say", "yes" if books.sound else "no").wants("yes", met=books.sound)
 
 
 def _times(ours: float, direct: float) -> str:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from bench.upstream import SHORT
 _CLI = (sys.executable, "-m", "galerne.apps.cli")
 _ADMIN_KEY = "benchmark-admin-key"
 _PLENTY = 2_000_000_000
+_PRICE = {"input": "0.5", "cached": "0.05", "output": "1.5", "currency": "EUR"}
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,18 @@ class Place:
 
     def cli(self, *arguments: str) -> str:
         """What a command of `galerne` on this installation prints."""
-        command = [*_CLI, *arguments, "--data", str(self.data)]
-        done = subprocess.run(command, env=self.variables(), capture_output=True, text=True, check=False)
+        done = self._ended(arguments)
         if done.returncode:
             raise SystemExit(f"galerne {' '.join(arguments)}: {done.stderr[-2000:]}")
         return done.stdout
+
+    def books_are_sound(self) -> bool:
+        """Whether every balance and hold is what the transfers say."""
+        return self._ended(["credits", "check"]).returncode == 0
+
+    def _ended(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        command = [*_CLI, *arguments, "--data", str(self.data)]
+        return subprocess.run(command, env=self.variables(), capture_output=True, text=True, check=False)
 
 
 @dataclass(frozen=True)
@@ -62,12 +70,17 @@ class Control:
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """What the control plane makes of `body`."""
-        return json.loads(self.asked(path, json.dumps(body).encode()))
+        return json.loads(self.asked(path, body))
 
-    def asked(self, path: str, body: bytes | None = None) -> bytes:
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        """What the control plane sets to `body`."""
+        return json.loads(self.asked(path, body, "PUT"))
+
+    def asked(self, path: str, body: Mapping[str, Any] | None = None, method: str | None = None) -> bytes:
         """The answer as it comes."""
+        content = None if body is None else json.dumps(body).encode()
         headers = {"authorization": f"Bearer {_ADMIN_KEY}", "content-type": "application/json"}
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, headers)
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", content, headers, method=method)
         with urllib.request.urlopen(request, timeout=60) as response:
             return response.read()
 
@@ -107,14 +120,20 @@ class Installation:
 def set_up(place: Place, upstream: Target | None = None, models: Collection[str] = ()) -> str:
     """Everything that a request has to pass in production; the secret of a key with limits that it never reaches.
 
-    The models are those of the mock upstream, if any.
+    The models are those of the mock upstream, if any; they have prices, and who pays has credit.
     """
     for model in models:
         assert upstream is not None
         place.cli("models", "add", model, "--url", f"http://{upstream.host}:{upstream.port}/v1")
     with _served(place, os.sched_getaffinity(0), "--no-engines") as (_, _, port):
+        control = Control(port)
+        for model in models:
+            control.put(f"/v1/admin/prices/{model}", _PRICE)
         key = {"name": "bench", "requests_per_minute": _PLENTY, "tokens_per_minute": _PLENTY}
-        return str(Control(port).post("/v1/admin/api-keys", key)["key"])
+        secret = str(control.post("/v1/admin/api-keys", key)["key"])
+    (payer,) = json.loads(place.cli("organisations", "list", "--json"))
+    place.cli("credits", "grant", payer["id"], str(_PLENTY), "--currency", "EUR", "--reason", "to measure")
+    return secret
 
 
 @contextmanager

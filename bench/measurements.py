@@ -25,6 +25,7 @@ _STREAM_S = GAP_MS * CHUNKS / 1000
 _HELD_DELAY_MS = 100
 _PATIENCE_S = 60
 _ROUNDS = 3
+_WARM_UP_S = 3  # Node compiles what is used often
 
 Figure = TypeVar("Figure")
 
@@ -178,7 +179,7 @@ class _Measuring:
         return self.figures.subject, self.laboratory.mock
 
     async def warm_up(self) -> None:
-        answers = await closed_loop(self.figures.subject.target, SHORT, 4, 0.5)
+        answers = await closed_loop(self.figures.subject.target, SHORT, 32, _WARM_UP_S)
         self.figures.asked += len(answers)
 
     async def requests(self, connections: int) -> Beside[Requests]:

@@ -74,8 +74,8 @@ def run(*, minutes: float = 30.0, bound: float = 12.0, postgresql: bool = False)
         key = set_up(place, mock.target, _MODELS)
         with serving(place, key, measured, "--no-engines") as installation, machine.on_cores(callers):
             samples, mixture = uvloop.run(_soaked(installation, minutes * 60))
-            metered = installation.metered()
-    return _report(samples, mixture, metered, bound, "PostgreSQL" if postgresql else "SQLite")
+            books = installation.metered(), place.books_are_sound()
+    return _report(samples, mixture, books, bound, "PostgreSQL" if postgresql else "SQLite")
 
 
 async def _soaked(installation: Installation, seconds: float) -> tuple[_Samples, Mixture]:
@@ -128,13 +128,13 @@ async def _key(installation: Installation, per_minute: int) -> str:
     return str(made["key"])
 
 
-def _report(samples: _Samples, mixture: Mixture, metered: int, bound: float, database: str) -> Report:
+def _report(samples: _Samples, mixture: Mixture, books: tuple[int, bool], bound: float, database: str) -> Report:
     half = len(samples.times_s) // 2
     growth = trend(samples.times_s[half:], samples.rss_mb[half:])
     slope, give = growth.slope * _HOUR_S, growth.uncertainty * _HOUR_S
     hung = sum(each[HUNG] for each in mixture.outcomes.values())
     minutes = (samples.times_s[-1] - samples.times_s[0]) / 60
-    rows = [*_memory_rows(samples, slope, give), *_gauge_rows(samples), *_load_rows(mixture, metered)]
+    rows = [*_memory_rows(samples, slope, give), *_gauge_rows(samples), *_load_rows(mixture, *books)]
     verdict = f"{slope:+.1f} MB an hour, {'above' if slope > bound else 'within'} the bound of {bound:g}"
     return Report(
         f"soak, {database}",
@@ -144,7 +144,7 @@ def _report(samples: _Samples, mixture: Mixture, metered: int, bound: float, dat
         ["figure", "found"],
         rows,
         [f"Memory: {verdict}.", f"Requests that hung: {hung}."],
-        failed=slope > bound or hung > 0,
+        failed=slope > bound or hung > 0 or not books[1],
     )
 
 
@@ -173,9 +173,10 @@ def _gauge_rows(samples: _Samples) -> list[list[str]]:
     ]
 
 
-def _load_rows(mixture: Mixture, metered: int) -> list[list[str]]:
+def _load_rows(mixture: Mixture, metered: int, sound: bool) -> list[list[str]]:
     rows = [
         [kind, ", ".join(f"{outcome}: {count:,}" for outcome, count in sorted(outcomes.items()))]
         for kind, outcomes in sorted(mixture.outcomes.items())
     ]
-    return [*rows, ["requests metered", f"{metered:,}"]]
+    last = ["every balance is what its transfers say", "yes" if sound else "no"]
+    return [*rows, ["requests metered", f"{metered:,}"], last]

@@ -84,9 +84,10 @@ def _rows() -> list[tuple[str, Callable[[Figures], float | None], str]]:
     ]
     for count in _STREAMS:
         rows += [
-            (f"chunk delay p50 at {count} streams, ms", _of_streams(count, lambda each: each.delay_p50_ms), ".2f"),
-            (f"chunk delay p99 at {count} streams, ms", _of_streams(count, lambda each: each.delay_p99_ms), ".1f"),
-            (f"CPU a chunk at {count} streams, µs", _of_streams(count, lambda each: each.cpu_us), ".0f"),
+            (f"chunk delay p50 at {count} streams, ms", _of_streams(count, lambda each: each.ours.delay_p50_ms), ".2f"),
+            ("- as a multiple of the upstream alone", _of_streams(count, _delayed), ".1f"),
+            (f"chunk delay p99 at {count} streams, ms", _of_streams(count, lambda each: each.ours.delay_p99_ms), ".1f"),
+            (f"CPU a chunk at {count} streams, µs", _of_streams(count, lambda each: each.ours.cpu_us), ".0f"),
         ]
     return [
         *rows,
@@ -118,21 +119,29 @@ def _sustained(figures: Figures) -> int:
     )
 
 
-def _of_streams(count: int, of: Callable[[Streams], float]) -> Callable[[Figures], float | None]:
+def _of_streams(count: int, of: Callable[[Beside[Streams]], float]) -> Callable[[Figures], float | None]:
     def figure(figures: Figures) -> float | None:
-        beside: Beside[Streams] | None = figures.streams.get(count)
-        return None if beside is None else of(beside.ours)
+        beside = figures.streams.get(count)
+        return None if beside is None else of(beside)
 
     return figure
+
+
+def _delayed(beside: Beside[Streams]) -> float:
+    return beside.ours.delay_p50_ms / beside.direct.delay_p50_ms
 
 
 def _row(name: str, values: Sequence[float | None], form: str) -> list[str]:
     ours, *theirs = values
     row = [name, _shown(ours, form)]
     for each in theirs:
-        row += [_shown(each, form), f"{each / ours:.2g}" if each is not None and ours else ""]
+        row += [_shown(each, form), _multiple(each / ours) if each is not None and ours else ""]
     return row
 
 
 def _shown(value: float | None, form: str) -> str:
     return "-" if value is None else f"{value:{form}}"
+
+
+def _multiple(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:,.0f}"

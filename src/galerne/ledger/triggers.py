@@ -73,7 +73,7 @@ def _sqlite_hold(kind: TransferKind) -> str:
     column = "settled_nano" if kind is TransferKind.SETTLE else "released_nano"
     closed = "settled_nano + released_nano + NEW.amount_nano = amount_nano"
     return (
-        f"UPDATE ledger_holds SET {column} = {column} + NEW.amount_nano, closed = ({closed})"  # noqa: S608  # ours
+        f"UPDATE ledger_holds SET {column} = {column} + NEW.amount_nano, closed = ({closed})"  # noqa: S608  # names of ours
         " WHERE id = NEW.hold_id;"
     )
 

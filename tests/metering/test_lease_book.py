@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from galerne.metering.lease_book import HELD_MS, REMEMBERED_MS, SKEW_MS, LeaseBook
+from galerne.metering.lease_book import HELD_MS, REMEMBERED_MS, RETURN_MS, SKEW_MS, LeaseBook
 from galerne.metering.limit_windows import Window
 from galerne.metering.pool_laws import GAUGE_RETRY_MS, Short, Taken
 from tests.metering.lease_simulation import TICK_MS, Fleet
@@ -42,7 +42,11 @@ def test_what_a_bucket_gets_back_goes_to_the_pool() -> None:
     assert book.reserve(100, NOON_MS)
     book.settle(100, 30)
     assert not book.reserve(1, NOON_MS)
+    assert book.due(NOON_MS)
     assert book.take(1, 1, NOON_MS, EXPIRES_MS).correction == -70
+    book.settle(0, 5)
+    assert not book.due(NOON_MS + RETURN_MS - 1)
+    assert book.due(NOON_MS + RETURN_MS)
 
 
 def test_recent_use_is_asked_for_beyond_the_need() -> None:

@@ -14,7 +14,7 @@ from galerne.metering.limits import LimitRule, LimitSubject, check_rule, pool_sp
 
 SUBJECT = LimitSubject(key_id="key-1", workspace_id="ws-1", organisation_id="org-1", plan="team")
 RULE = LimitRule(id="r", scope="key", scope_id="key-1", quantity="tokens", window="day", amount=100)
-YEAR_2100_MS = 4_102_444_800_000
+YEAR_2000_MS, YEAR_2100_MS = 946_684_800_000, 4_102_444_800_000
 
 
 def ms(text: str) -> int:
@@ -53,8 +53,8 @@ def test_five_hours_begin_with_the_first_use_after_the_last_ones() -> None:
 
 @given(
     st.sampled_from(["5h", "day", "week", "month"]),
-    st.integers(0, YEAR_2100_MS),
-    st.integers(0, YEAR_2100_MS),
+    st.integers(YEAR_2000_MS, YEAR_2100_MS),
+    st.integers(YEAR_2000_MS, YEAR_2100_MS),
 )
 def test_a_window_holds_its_moment_and_never_moves_back(window: Window, now_ms: int, later_ms: int) -> None:
     start_ms = window_start_ms(window, now_ms)

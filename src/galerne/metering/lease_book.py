@@ -8,8 +8,9 @@ is what one holds while another is refused. With N processes it is at most
 apart from what requests under way have reserved. Beyond the need of waiting requests a process gets at most a sixteenth
 of what the pool had left (`pool_laws.SHARE`) and a second of its recent use; what is more than twice that it gives back
 with its next write, and what it has not touched for two seconds (`HELD_MS`) whole, which is why its owner asks `due`
-at least once a second. Near the end of a pool the sixteenth is nothing, and each process takes exactly what its
-requests need. A process that died keeps what it held until its lease is reclaimed.
+at least once a second. What a bucket gets back waits `RETURN_MS` at most. Near the end of a pool the sixteenth is
+nothing, and each process takes exactly what its requests need. A process that died keeps what it held until its lease
+is reclaimed.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ REMEMBERED_MS = 1000
 """How long a refusal spares the database a question at most."""
 SKEW_MS = 1000
 """How far clocks of processes may differ: a lease is no longer drawn on this long before it ends."""
+
+RETURN_MS = 200
+"""How long what a bucket gets back may wait for a write that is made anyway."""
 
 _SLOT_MS = 1000
 _NEVER_MS = 2**62
@@ -55,6 +59,7 @@ class LeaseBook:
         "_refused_until_ms",
         "_resets_at_ms",
         "_retry_at_ms",
+        "_return_at_ms",
         "_returns",
         "_seen_at_ms",
         "_sent",
@@ -84,6 +89,7 @@ class LeaseBook:
         self._seen_at_ms: int | None = None
         self._refused_until_ms = 0
         self._retry_at_ms = 0
+        self._return_at_ms = 0
         self._returns = 0
         self._sent: int = 0
         self._until_ms = _NEVER_MS
@@ -147,7 +153,8 @@ class LeaseBook:
 
     def due(self, now_ms: int) -> bool:
         """Whether the pool should hear of something with the next write, even if no request waits."""
-        return self.available < 0 or self._returns != 0 or self.excess(now_ms) > 0
+        returning = self._returns != 0 and now_ms >= self._return_at_ms
+        return returning or self.available < 0 or self.excess(now_ms) > 0
 
     def excess(self, now_ms: int) -> int:
         """What this process holds beyond its use and its share, to be given back."""
@@ -169,6 +176,7 @@ class LeaseBook:
         self._sent = max(0, -self.available) - back - self._returns
         self.available -= back
         self._returns = 0
+        self._return_at_ms = now_ms + RETURN_MS
         return Take(
             pool=self.pool,
             holder=self._holder,

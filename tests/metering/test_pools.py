@@ -9,7 +9,7 @@ from sqlalchemy import make_url
 
 from galerne.kernel import Database, open_writer
 from galerne.metering.limit_windows import Window
-from galerne.metering.pool_laws import GAUGE_RETRY_MS, Short, Taken
+from galerne.metering.pool_laws import GAUGE_RETRY_MS, HELD_RETRY_MS, Short, Taken
 from galerne.metering.pools import (
     give_back_script,
     reclaim_script,
@@ -40,10 +40,21 @@ async def test_a_second_take_of_the_same_holder_grows_its_lease(database: Databa
 
 
 async def test_less_than_the_least_is_not_handed_out(database: Database) -> None:
-    await run(database, take_script(take(pool(100), 90), NOON_MS))
+    got = await run(database, take_script(take(pool(100), 90), NOON_MS))
+    await run(database, spend_script({got.lease_id: 90}))
     short = await run(database, take_script(take(pool(100), 11, "b"), NOON_MS))
     assert short == Short("rule:key-1", 10, 12 * HOUR_MS, NOON_MS + 12 * HOUR_MS)
     assert await taken_of(database) == 90
+
+
+async def test_what_requests_under_way_may_give_back_is_not_waited_for_until_the_window_ends(
+    database: Database,
+) -> None:
+    got = await run(database, take_script(take(pool(100), 90), NOON_MS))
+    await run(database, spend_script({got.lease_id: 60}))
+    pauses = {need: (await run(database, take_script(take(pool(100), need, "b"), NOON_MS))) for need in (40, 41)}
+    assert pauses[40].retry_after_ms == HELD_RETRY_MS
+    assert pauses[41].retry_after_ms == 12 * HOUR_MS
 
 
 async def test_what_goes_beyond_the_need_is_a_small_part_of_what_is_left(database: Database) -> None:

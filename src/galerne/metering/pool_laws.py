@@ -13,6 +13,8 @@ SHARE = 16
 """What one taker gets beyond the need that it names is at most this part of what the pool has left."""
 GAUGE_RETRY_MS = 200
 """When to ask a gauge again, since nobody knows when something is given back."""
+HELD_RETRY_MS = 1000
+"""When to ask a window again whose rest is held by requests under way and by processes, which may give some back."""
 
 _PER_UNIT = 60_000
 
@@ -69,7 +71,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Short:
-    """Less than `least` is left: `left`, and after `retry_after_ms` there may be enough."""
+    """Less than `least` is left: `left`; after `retry_after_ms` there may be enough, soon if leases hold it unspent."""
 
     pool_id: str
     left: int

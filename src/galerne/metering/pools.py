@@ -6,7 +6,7 @@ Two such scripts in one transaction could still wait for each other's transactio
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from sqlalchemy import Table as SqlTable
@@ -16,6 +16,7 @@ from galerne.metering.limit_tables import LimitLeaseRow, LimitPoolRow
 from galerne.metering.limits import PoolSpec
 from galerne.metering.pool_laws import (
     EMPTY,
+    HELD_RETRY_MS,
     PoolState,
     Short,
     Take,
@@ -42,6 +43,9 @@ RETURNING pool_id, amount, spent, window_start_ms"""
 _RENEW = "UPDATE limit_leases SET expires_at_ms = :until_ms WHERE id IN :ids RETURNING id"
 _EXPIRED = """
 SELECT id, pool_id FROM limit_leases WHERE expires_at_ms <= :now_ms ORDER BY expires_at_ms, id LIMIT :most"""
+_UNSPENT = """
+SELECT pool_id, window_start_ms, CAST(SUM(amount - spent) AS BIGINT) FROM limit_leases
+WHERE pool_id IN :ids GROUP BY pool_id, window_start_ms"""
 _END_OF_TIME_MS = 2**62
 
 
@@ -79,7 +83,7 @@ def takes_script(takes: Sequence[Take], now_ms: int, give_back: Collection[str] 
     answers = [_answer(take, states, leases, now_ms) for take in takes]
     yield _changes(before, states)
     yield from _write_leases(leases.values())
-    return answers
+    return (yield from _sooner(takes, answers, states))
 
 
 def spend_script(amounts: Mapping[str, int]) -> Script[None]:
@@ -193,6 +197,24 @@ def _answer(take: Take, states: dict[str, PoolState], leases: Mapping[str, _Leas
         None if lease is None else lease.id,
         0 if lease is None else lease.amount,
     )
+
+
+def _sooner(
+    takes: Sequence[Take], answers: list[Taken | Short], states: Mapping[str, PoolState]
+) -> Script[list[Taken | Short]]:
+    # A window that is short because requests under way reserve what they may not use need not be waited out.
+    short = [take.pool for take, got in zip(takes, answers, strict=True) if isinstance(got, Short)]
+    pools = {pool.id for pool in short if pool.law == "window"}
+    if not pools:
+        return answers
+    rows = yield Query(_UNSPENT, {"ids": sorted(pools)})
+    unspent = {pool_id: amount for pool_id, since_ms, amount in rows if states[pool_id].since_ms == since_ms}
+    return [
+        replace(got, retry_after_ms=min(got.retry_after_ms, HELD_RETRY_MS))
+        if isinstance(got, Short) and got.left + unspent.get(take.pool.id, 0) >= take.least
+        else got
+        for take, got in zip(takes, answers, strict=True)
+    ]
 
 
 def _correction(take: Take, state: PoolState, lease: _Lease | None) -> int:

@@ -33,6 +33,7 @@ _SETTLES_S = 5
 _KEYS = 300
 _LIMITED_KEYS = 20
 _SEED = 3
+_LEAST_MINUTES = 1.5
 _PLENTY = 1_000_000
 _HOUR_S = 3600
 _GAUGE = re.compile(r"^(galerne_\w+)(?:\{[^}]*\})? ([0-9.e+-]+)$")
@@ -64,6 +65,8 @@ class _Samples:
 
 def run(*, minutes: float = 30.0, bound: float = 12.0, postgresql: bool = False) -> Report:
     """Memory over `minutes`; failed if it grows by more than `bound` MB an hour over the second half."""
+    if minutes < _LEAST_MINUTES:
+        raise SystemExit(f"a soak shorter than {_LEAST_MINUTES} minutes has too few samples for a slope")
     measured, callers = machine.split_cores()
     with (
         tempfile.TemporaryDirectory(prefix="galerne-bench-") as folder,

@@ -16,7 +16,8 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select
 
-from galerne.gateway import Gateway, Replica
+from galerne.apps.connections import BoundedHttp
+from galerne.gateway import Gateway, HealthBook, Replica
 from galerne.identity import NewKey, bootstrap, create_key, resolve_key
 from galerne.journal import read_all
 from galerne.kernel import Clock, Database, Ids, Settings, SystemClock
@@ -51,6 +52,7 @@ class FixedReplicas:
     """Replicas that a test sets; the same for every model."""
 
     replicas: list[Replica] = field(default_factory=list)
+    health: HealthBook = field(default_factory=HealthBook)
 
     def of(self, model: Model) -> Sequence[Replica]:
         return self.replicas
@@ -152,7 +154,9 @@ async def running_gateway(
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     listening.listen(1024)
-    config = uvicorn.Config(cast(Any, gateway), lifespan="off", log_config=None, access_log=False, ws="none")
+    config = uvicorn.Config(
+        cast(Any, gateway), lifespan="off", log_config=None, access_log=False, ws="none", http=BoundedHttp
+    )
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)

@@ -38,7 +38,7 @@ async def test_absurd_counts_and_finish_reasons_leave_an_estimate_and_a_whole_st
     assert await gateway.journal() == ["inference.completed"] * 2
 
 
-@pytest.mark.parametrize("broken", ["settled", "verdict_of", "context_reached"])
+@pytest.mark.parametrize("broken", ["settled", "context_reached"])
 async def test_a_defect_while_a_verdict_is_drawn_up_ends_the_stream_with_an_error_and_is_logged_by_its_place(
     gateway: Installation,
     engine: MockEngine,

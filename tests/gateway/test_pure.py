@@ -4,7 +4,6 @@ documentation.
 
 import json
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,11 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galerne.gateway import Replica, error_body, error_headers, error_status, model_card, openapi_schema
+from galerne.gateway import error_body, error_headers, error_status, model_card, openapi_schema
 from galerne.gateway.embeddings import quantised, shortened
 from galerne.gateway.exchange import context_reached
-from galerne.gateway.limits import Bucket, Limits, limit_headers, refill, take, wait_s
-from galerne.gateway.routing import choose
 from galerne.gateway.schemas import SchemaChecker
 from galerne.gateway.sse import EventSplitter
 from galerne.gateway.tally import Tally
@@ -31,89 +28,6 @@ from galerne.kernel import BadRequest, GalerneError, NotFound, RateLimited, Unau
 from tests.gateway.installation import model
 
 SECONDS = st.floats(0, 1_000, allow_nan=False)
-
-
-@given(
-    per_minute=st.integers(1, 1_000_000),
-    steps=st.lists(st.tuples(SECONDS, st.floats(0, 10_000, allow_nan=False)), max_size=30),
-)
-def test_a_bucket_never_gives_more_than_a_minutes_worth_and_what_refilled(
-    per_minute: int, steps: list[tuple[float, float]]
-) -> None:
-    bucket, now_s, taken = Bucket(per_minute, per_minute, 0.0), 0.0, 0.0
-    for pause_s, wanted in steps:
-        now_s += pause_s
-        bucket = refill(bucket, now_s)
-        amount = min(wanted, float(per_minute))
-        if wait_s(bucket, amount) == 0:
-            bucket = take(bucket, amount)
-            taken += amount
-        assert bucket.level <= per_minute
-    assert taken <= per_minute + now_s * per_minute / 60 + 1e-3 * (len(steps) + 1)
-
-
-@given(
-    per_minute=st.integers(1, 10_000), amount=st.integers(1, 100_000), level=st.floats(-1_000, 10_000, allow_nan=False)
-)
-def test_after_the_stated_wait_the_amount_can_be_taken(per_minute: int, amount: int, level: float) -> None:
-    bucket = Bucket(per_minute, min(level, per_minute), 0.0)
-    assert wait_s(refill(bucket, wait_s(bucket, amount) + 1e-6), amount) < 1e-3
-
-
-@given(st.integers(1, 50), st.integers(1, 5))
-def test_n_requests_at_once_against_a_limit_for_k_admit_k(requests: int, limit: int) -> None:
-    limits, admitted = Limits(), 0
-    for _ in range(requests):
-        with suppress(RateLimited):
-            limits.admit("key", (limit, 1_000_000), 1, 0.0)
-            admitted += 1
-    assert admitted == min(requests, limit)
-
-
-@given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), max_size=20))
-def test_corrections_leave_exactly_what_was_used(requests: list[tuple[int, int]]) -> None:
-    limits = Limits()
-    for reserved, used in requests:
-        limits.admit("key", (1_000, 100_000), reserved, 0.0)
-        limits.correct("key", reserved, used, 0.0)
-    standing = limits.admit("key", (1_000, 100_000), 0, 0.0)
-    assert standing.tokens.level == pytest.approx(100_000 - sum(used for _, used in requests))
-
-
-def test_limits_forget_the_longest_unused_key_and_never_hold_more_than_their_capacity() -> None:
-    limits = Limits(capacity=3)
-    for number in range(10):
-        limits.admit(f"key{number}", (1, 100), 1, 0.0)
-    assert len(limits._keys) == 3
-    limits.admit("key0", (1, 100), 1, 0.0)
-    with pytest.raises(RateLimited):
-        limits.admit("key9", (1, 100), 1, 0.0)
-
-
-def test_a_changed_limit_starts_with_a_full_bucket() -> None:
-    limits = Limits()
-    limits.admit("key", (1, 100), 1, 0.0)
-    assert limits.admit("key", (2, 100), 1, 0.0).requests.level == 1
-
-
-def test_rate_limit_headers_come_in_both_families() -> None:
-    standing = Limits().admit("key", (60, 6_000), 3_000, 0.0)
-    headers = dict(limit_headers(standing))
-    assert headers[b"x-ratelimit-limit-requests"] == headers[b"x-ratelimit-limit-req-minute"] == b"60"
-    assert headers[b"x-ratelimit-remaining-tokens"] == headers[b"x-ratelimit-remaining-tokens-minute"] == b"3000"
-    assert headers[b"x-ratelimit-reset-requests"] == b"1s"
-    assert headers[b"x-ratelimit-reset-tokens"] == b"30s"
-    assert headers[b"x-ratelimit-tokens-query-cost"] == b"3000"
-
-
-def test_the_least_loaded_ready_replica_is_chosen_and_ties_are_spread() -> None:
-    a, b, c = (Replica(id=name, base_url="http://x/v1") for name in "abc")
-    assert choose([a, b], {"a": 1}) == b
-    assert choose([a, replace(b, ready=False)], {"a": 9}) == a
-    assert choose([a, b], {}, avoid={"a"}) == b
-    assert choose([replace(a, ready=False)], {}) is None
-    assert choose([], {}) is None
-    assert {choose([a, b, c], {}, seed=seed) for seed in range(3)} == {a, b, c}
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1), max_size=8), st.data())
@@ -168,7 +82,7 @@ def test_token_classes_are_disjoint_and_never_negative_whatever_an_engine_says(
     assert count.input_tokens + count.cached_tokens == (prompt if believed[0] else 3)
     assert count.output_tokens == (completion if believed[1] else 0)
     assert count.estimated is not all(believed)
-    assert count.usage("openai")["total_tokens"] == count.total
+    assert count.usage("openai", "default")["total_tokens"] == count.total
 
 
 @pytest.mark.parametrize(

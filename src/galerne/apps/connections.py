@@ -5,9 +5,11 @@ uvicorn bounds none of these: an endless header would fill the memory, and silen
 
 import asyncio
 import resource
-from typing import Any
+from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from galerne.gateway import GONE, Gone
 
 _LARGEST_HEAD = 64 * 1024
 _HEAD_TIMEOUT_S = 15.0
@@ -18,12 +20,15 @@ _MOST_CONNECTIONS = 20_000
 class BoundedHttp(HttpToolsProtocol):
     """uvicorn's protocol without heads above 64 KiB (400), heads that take longer than 15 s, or too many connections.
 
+    It also tells the gateway at once when a caller hangs up.
+
     `limit_concurrency` of uvicorn's configuration is the number of connections.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._head_bytes = 0
+        self._gone: list[Gone] = []
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it so
@@ -36,6 +41,8 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
+        for gone in self._gone:
+            gone.tell()
 
     def data_received(self, data: bytes) -> None:
         if not self._awaits_head:
@@ -52,10 +59,20 @@ class BoundedHttp(HttpToolsProtocol):
         if self._head_timer is None:
             self._wait_for_head()
         super().on_message_begin()
+        if not self._unanswered:
+            self._gone.clear()
+        gone = Gone()
+        self._gone.append(gone)  # more than one only where a client sends requests before it has its answers
+        cast(dict[str, Any], self.scope)["extensions"] = {GONE: gone}
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
         super().on_headers_complete()
+
+    @property
+    def _unanswered(self) -> bool:
+        cycle = cast(RequestResponseCycle | None, self.cycle)  # uvicorn forgets that there is none at first
+        return cycle is not None and not cycle.response_complete
 
     @property
     def _awaits_head(self) -> bool:

@@ -44,7 +44,7 @@ class InstallationReplicas:
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor
-        self._health = health or HealthBook()
+        self.health = health or HealthBook()
         self._clock = clock or SystemClock()
         self._known: dict[str, tuple[Model, float, Sequence[Replica]]] = {}
 
@@ -93,7 +93,7 @@ class InstallationReplicas:
             ready=problem is None,
             zone=address.zone,
             most_parallel=address.most_parallel,
-            serves=self._health.serves(address.id),
+            serves=self.health.serves(address.id),
             last_error=problem,
         )
 

@@ -2,6 +2,7 @@
 
 from galerne.gateway import tables
 from galerne.gateway.asgi import Gateway
+from galerne.gateway.caller import GONE, Gone
 from galerne.gateway.cards import model_card
 from galerne.gateway.dialect import Dialect, choose_dialect, split_mount
 from galerne.gateway.health import HealthBook
@@ -13,8 +14,10 @@ from galerne.gateway.routing import Replica, Replicas
 from galerne.gateway.wire.errors import error_body, error_headers, error_status
 
 __all__ = [
+    "GONE",
     "Dialect",
     "Gateway",
+    "Gone",
     "HealthBook",
     "KeyCache",
     "Probes",

@@ -7,12 +7,17 @@ from typing import Any
 
 import msgspec
 
+from galerne.billing import TIER_MODIFIERS_PPM
 from galerne.gateway.caller import Caller
 from galerne.gateway.catalogue import Catalogue
 from galerne.gateway.dialect import Dialect, choose_dialect
 from galerne.gateway.keys import KeyCache, presented_key
-from galerne.gateway.limits import Limits, Standing
+from galerne.gateway.reservations import Need, Reservations, Reserved
 from galerne.gateway.schemas import SchemaChecker
+from galerne.gateway.settled import Flight, Payment
+from galerne.gateway.terms import Terms, TermsCache
+from galerne.gateway.tickets import Tier
+from galerne.gateway.tiers import served_name, tier_of
 from galerne.gateway.wire.answer import Face
 from galerne.gateway.wire.chat import check_chat, function_schemas, prefix_of
 from galerne.gateway.wire.outgoing import (
@@ -35,7 +40,7 @@ from galerne.gateway.wire.requests import (
 from galerne.gateway.wire.shapes import ChatBody, CompletionBody, EmbeddingBody, FimBody, Sampled
 from galerne.governance import Permission, require
 from galerne.identity import KeyGrant
-from galerne.kernel import BadRequest, Clock, Settings
+from galerne.kernel import BadRequest, Settings
 from galerne.models import Model
 
 __all__ = ["PATHS", "Admission", "Admitted", "Arrival", "UpstreamPath", "reserved_tokens"]
@@ -54,6 +59,8 @@ _UPSTREAM_PATHS: dict[Endpoint, UpstreamPath] = {
     "embeddings": "/embeddings",
 }
 _MOST_OUTPUT = 32_768  # a cap of two thousand million tokens is no plan, and must not lock a key until it settles
+_TEMPLATE_TOKENS = 512  # a system prompt that a template puts in by itself, dates and tool instructions among it
+_TOKENS_OF_A_PART = 16
 _ASSUMED_OUTPUT = 1024  # reserved for an answer without a cap of its own; the correction follows at settlement
 
 
@@ -70,8 +77,10 @@ class Arrival:
     dialect: Dialect
     grant: KeyGrant | None = None
     model: Model | None = None
-    standing: Standing | None = None
+    cost: int = 0
+    terms: Terms | None = None
     face: Face | None = None
+    queued_s: float = 0.0
     stopped: bool = False
 
 
@@ -83,24 +92,55 @@ class Admitted:
     grant: KeyGrant
     model: Model
     body: Body
-    standing: Standing
+    terms: Terms
+    reserved: Reserved
     face: Face
     streamed: bool
     cap: int | None
     prompt_bytes: int
+    tier: Tier
+    weight: int
+    affinity: str | None
     upstream_path: UpstreamPath
     upstream_body: dict[str, Any] = field(repr=False)
+
+    def flight(self, zone: str) -> Flight:
+        """What a settlement needs to know of this request besides how it ends."""
+        arrival, terms, reserved = self.arrival, self.terms, self.reserved
+        payment = None
+        if reserved.draw is not None and terms.accounts is not None:
+            payment = Payment(reserved.draw.hold.id, *terms.accounts, reserved.draw.amount)
+        return Flight(
+            id=arrival.request_id,
+            organisation_id=self.grant.actor.organisation_id,
+            workspace_id=self.grant.actor.workspace_id,
+            key_id=self.grant.key_id,
+            model=self.model.id,
+            model_version=self.model.version,
+            endpoint=arrival.endpoint,
+            dialect=arrival.dialect,
+            tier=self.tier,
+            zone=zone,
+            streamed=self.streamed,
+            started_at=arrival.started_at,
+            modifier_ppm=TIER_MODIFIERS_PPM[self.tier],
+            rates=terms.rates,
+            payment=payment,
+            leases=reserved.leases(),
+        )
 
 
 class Admission:
     """Decides in this order, so that nobody learns of models without a key: key, permission, body, model, limits."""
 
-    def __init__(self, keys: KeyCache, catalogue: Catalogue, limits: Limits, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, keys: KeyCache, catalogue: Catalogue, terms: TermsCache, reservations: Reservations, settings: Settings
+    ) -> None:
         self._keys = keys
         self._catalogue = catalogue
-        self._limits = limits
+        self._terms = terms
+        self._reservations = reservations
         self._settings = settings
-        self._clock = clock
         self._schemas = SchemaChecker()
 
     async def admit(self, arrival: Arrival) -> Admitted:
@@ -109,7 +149,8 @@ class Admission:
         grant = arrival.grant = await self._keys.resolve(presented_key(caller.headers))
         arrival.dialect = choose_dialect(arrival.mount, grant.dialect, caller.user_agent)
         require(grant.actor, Permission.INFERENCE_RUN)
-        fields = decode_object(await caller.body(self._settings.max_body_bytes))
+        raw = await caller.body(self._settings.max_body_bytes)
+        fields = decode_object(raw)
         arrival.dialect = _dialect(arrival, grant, fields)
         parsed = parse(fields, BODIES[arrival.endpoint])
         if grant.strict:
@@ -118,18 +159,27 @@ class Admission:
         _check_kind(model, arrival.endpoint)
         upstream_body = self._upstream_body(parsed, model) | cache_scope(model, grant.actor.organisation_id)
         prompt_bytes = _prompt_bytes(parsed.body)
-        face = arrival.face = _face(arrival, parsed.body, model)
-        standing = self._reserve(arrival, grant, reserved_tokens(parsed.body, prompt_bytes, model))
+        terms = arrival.terms = await self._terms.of(grant, model)
+        tier = tier_of(parsed.body.service_tier if isinstance(parsed.body, Sampled) else None, terms.plan)
+        face = arrival.face = _face(arrival, parsed.body, model, tier)
+        arrival.cost = reserved_tokens(parsed.body, prompt_bytes, model)
+        nano = _most_nano(parsed.body, len(raw), model, terms, tier)
+        if terms.accounts is not None and model.context_length is None and isinstance(parsed.body, Sampled):
+            upstream_body.setdefault("max_tokens", _MOST_OUTPUT)  # nobody else would end what nobody could pay
         return Admitted(
             arrival=arrival,
             grant=grant,
             model=model,
             body=parsed.body,
-            standing=standing,
+            terms=terms,
+            reserved=await self._reservations.reserve(terms, Need(arrival.cost, nano)),
             face=face,
             streamed=isinstance(parsed.body, Sampled) and bool(parsed.body.stream),
             cap=completion_cap(parsed.body) if isinstance(parsed.body, Sampled) else None,
             prompt_bytes=prompt_bytes,
+            tier=tier,
+            weight=terms.plan.weight,
+            affinity=_affinity(caller, fields),
             upstream_path=_UPSTREAM_PATHS[arrival.endpoint],
             upstream_body=upstream_body,
         )
@@ -147,16 +197,30 @@ class Admission:
         }
         return build[type(body)](parsed, model)
 
-    def _reserve(self, arrival: Arrival, grant: KeyGrant, cost: int) -> Standing:
-        per_minute = (
-            grant.requests_per_minute or self._settings.default_requests_per_minute,
-            grant.tokens_per_minute or self._settings.default_tokens_per_minute,
-        )
-        now_s = self._clock.monotonic()
-        # A refusal tells where the key stands too, so it is noted before anything can be refused.
-        arrival.standing = self._limits.standing(grant.key_id, per_minute, cost, now_s)
-        arrival.standing = self._limits.admit(grant.key_id, per_minute, cost, now_s)
-        return arrival.standing
+
+def most_tokens(body: Body, raw_bytes: int, model: Model) -> tuple[int, int]:
+    """The most tokens that a request of `raw_bytes` can use, of input and of output.
+
+    No tokenizer makes more tokens than there are bytes; a template adds at most 512, and 16 for each message and tool.
+    An answer without a cap ends at the model's context, or where the gateway caps it.
+    """
+    if not isinstance(body, Sampled):
+        return raw_bytes + _TEMPLATE_TOKENS, 0
+    parts = len(body.messages) + len(body.tools or ()) if isinstance(body, ChatBody) else 1
+    prompt = raw_bytes + _TEMPLATE_TOKENS + _TOKENS_OF_A_PART * parts
+    cap = completion_cap(body)
+    output = _MOST_OUTPUT if cap is None else cap
+    if model.context_length is not None:
+        output = min(output, model.context_length)
+    answers = body.n or 1
+    if isinstance(body, CompletionBody):
+        answers = max(answers, body.best_of or 1) * _prompts(body)
+    return prompt, output * answers
+
+
+def _prompts(body: CompletionBody) -> int:
+    prompt = body.prompt
+    return len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
 
 
 def reserved_tokens(body: Body, prompt_bytes: int, model: Model) -> int:
@@ -169,6 +233,20 @@ def reserved_tokens(body: Body, prompt_bytes: int, model: Model) -> int:
     if model.context_length is not None:
         output = min(output, model.context_length)
     return prompt + output * (body.n or 1)
+
+
+def _most_nano(body: Body, raw_bytes: int, model: Model, terms: Terms, tier: Tier) -> int:
+    if terms.rates is None:
+        return 0
+    return terms.most_nano(*most_tokens(body, raw_bytes, model), tier)
+
+
+def _affinity(caller: Caller, fields: dict[str, Any]) -> str | None:
+    header = caller.headers.get(b"x-affinity")
+    if header:
+        return header.decode("latin-1")
+    named = fields.get("prompt_cache_key")
+    return named if isinstance(named, str) and named else None
 
 
 def _dialect(arrival: Arrival, grant: KeyGrant, fields: dict[str, Any]) -> Dialect:
@@ -197,7 +275,7 @@ def _prompt_bytes(body: Body) -> int:
     return sum(len(item.encode()) if isinstance(item, str) else 4 * len(item) for item in prompt) + suffix
 
 
-def _face(arrival: Arrival, body: Body, model: Model) -> Face:
+def _face(arrival: Arrival, body: Body, model: Model, tier: Tier) -> Face:
     include = body.stream_options.include_usage if isinstance(body, Sampled) and body.stream_options else None
     return Face(
         request_id=arrival.request_id,
@@ -208,4 +286,5 @@ def _face(arrival: Arrival, body: Body, model: Model) -> Face:
         dialect=arrival.dialect,
         include_usage=arrival.dialect == "mistral" if include is None else include,
         prefix=prefix_of(body) if isinstance(body, ChatBody) else None,
+        tier=served_name(tier, "openai" if arrival.endpoint == "completions" else arrival.dialect),
     )

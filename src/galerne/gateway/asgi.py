@@ -1,30 +1,53 @@
 """The data plane as one ASGI application: admit, relay, settle, answer; nothing here decides what any of these does."""
 
 import asyncio
+from functools import partial
+from typing import Any, cast
 
 from prometheus_client import CollectorRegistry
 
 from galerne.gateway.admission import PATHS, Admission, Admitted, Arrival
 from galerne.gateway.caller import Caller, HungUp, Receive, Scope, Send
 from galerne.gateway.catalogue import Catalogue, model_reader
+from galerne.gateway.commit import Commit, commit_script
+from galerne.gateway.desk import GatewayDesk
 from galerne.gateway.dialect import choose_dialect, split_mount
+from galerne.gateway.dispatch import Dispatcher
 from galerne.gateway.exchange import Engines, StreamWriter, context_reached, stream_writer
+from galerne.gateway.flights import FlightFile
 from galerne.gateway.keys import KeyCache, key_reader
-from galerne.gateway.limits import Limits, limit_headers
 from galerne.gateway.metrics import GatewayMetrics
+from galerne.gateway.progress import alive_script
+from galerne.gateway.recovery import recover_script, recovered_flights
+from galerne.gateway.reservations import Answers, Reservations, Reserved
 from galerne.gateway.routing import Replicas
-from galerne.gateway.settlement import Settled, Settlements, settlement_writer
+from galerne.gateway.settled import Settled
+from galerne.gateway.settlement import Settlements, Waits
 from galerne.gateway.tally import Tally
-from galerne.gateway.upstream import Upstream
-from galerne.gateway.verdict import InternalError, Verdict, place_of, settled, verdict_of
+from galerne.gateway.terms import TermsCache, terms_reader
+from galerne.gateway.verdict import InternalError, Verdict, cancelled, failed, place_of, settled
 from galerne.gateway.wire.answer import TokenCount
 from galerne.gateway.wire.errors import error_body, error_headers, error_status
-from galerne.kernel import Clock, Database, GalerneError, Ids, Settings, Unavailable, get_logger, invariant
+from galerne.gateway.wire.limit_headers import limit_headers
+from galerne.kernel import (
+    Clock,
+    Database,
+    GalerneError,
+    Ids,
+    Settings,
+    Unavailable,
+    get_logger,
+    invariant,
+    open_writer,
+)
 
 __all__ = ["Gateway"]
 
 _DRAIN_S = 30.0
 _SETTLE_S = 10.0
+_TICK_S = 1.0
+_UPKEEP_SHARE = 6
+_RETRY_IN_OUTAGE_S = 5.0
 _RETRY_WHEN_FULL_S = 1.0
 _JSON = (b"content-type", b"application/json")
 _STREAM = (
@@ -56,22 +79,29 @@ class Gateway:
     ) -> None:
         self._clock = clock
         self._ids = ids
+        self._settings = settings
         self._metrics = GatewayMetrics(registry)
-        self._upstream = Upstream()
-        self._engines = Engines(replicas, self._upstream, settings, clock)
-        self._limits = Limits()
-        keys = KeyCache(key_reader(database, clock), clock, staleness_s=settings.key_staleness_s)
-        catalogue = Catalogue(model_reader(database), clock)
-        self._admission = Admission(keys, catalogue, self._limits, settings, clock)
-        self._settlements = Settlements(
-            settlement_writer(database), clock, settings.data, observe=self._metrics.committed
+        self._dispatcher = Dispatcher(replicas, settings, clock, self._metrics)
+        self._holder = ids.new()
+        self._writer = open_writer(database.url)
+        self._reservations = Reservations(
+            self._holder, ids, clock, self._metrics, lease_s=settings.lease_s, wake=lambda: self._settlements.wake()
         )
+        self._admission = self._admitting(database)
         self._log = get_logger("gateway")
-        self._working: set[asyncio.Task[bytes | StreamWriter]] = set()
+        self._working: set[asyncio.Task[Any]] = set()
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
+        self._upkeep: asyncio.Task[None] | None = None
+
+    def _admitting(self, database: Database) -> Admission:
+        settings, clock, outage_s = self._settings, self._clock, self._settings.outage_s
+        keys = KeyCache(key_reader(database, clock), clock, staleness_s=settings.key_staleness_s, outage_s=outage_s)
+        catalogue = Catalogue(model_reader(database), clock, outage_s=outage_s)
+        terms = TermsCache(terms_reader(database, settings, clock), clock, outage_s=outage_s)
+        return Admission(keys, catalogue, terms, self._reservations, settings)
 
     def handles(self, path: str) -> bool:
         """Whether `path` is one of the inference paths, mounted or not."""
@@ -79,13 +109,22 @@ class Gateway:
 
     @property
     def settlement_failing(self) -> bool:
-        """Whether use cannot be recorded now, so that new requests are refused: not ready, though alive."""
+        """Whether use cannot be written to the database now: not ready, though alive."""
         return self._settlements.failing
 
     async def start(self) -> None:
         """Begin to take requests; what an earlier run could not record is recorded first."""
         self._draining = False
-        self._settlements.start()
+        folder = self._settings.data
+        left = recovered_flights(folder, self._clock.now())
+        self._flights = FlightFile(folder, self._holder)
+        self._engines = Engines(self._dispatcher, self._flights, self._settings, self._clock)
+        desk = GatewayDesk(self._holder, self._reservations, self._flights, self._clock, self._metrics)
+        waits = Waits(outage_s=self._settings.outage_s)
+        self._settlements = Settlements(self._write, desk, self._clock, folder, waits=waits)
+        self._metrics.watch_settlement(lambda: len(self._settlements), lambda: self._settlements.failing)
+        self._settlements.start(left)
+        self._upkeep = asyncio.create_task(self._keep_up(desk), name="upkeep")
 
     async def stop(self, drain_s: float = _DRAIN_S, settle_s: float = _SETTLE_S) -> None:
         """Refuse new requests, let those under way end within `drain_s`, cancel the rest, and settle all of them.
@@ -100,8 +139,39 @@ class Gateway:
             for task in tuple(self._working):
                 task.cancel()
             await self._idle.wait()
+        if self._upkeep is not None:
+            self._upkeep.cancel()
         await self._settlements.stop(settle_s)
-        await self._upstream.close()
+        self._engines.close()
+        self._flights.close()
+        await self._writer.close()
+
+    async def _write(self, commit: Commit) -> Answers:
+        return (await self._writer.run([commit_script(commit)]))[0]
+
+    async def _keep_up(self, desk: GatewayDesk) -> None:
+        """About once a second: leases and progress; more rarely: say that this process lives, and recover the dead."""
+        rounds = 0
+        every = max(1, int(self._settings.lease_s / _UPKEEP_SHARE / _TICK_S))
+        while True:
+            desk.tick()
+            if rounds % every == 0:
+                await self._look_after_the_dead()
+            rounds += 1
+            await asyncio.sleep(_TICK_S)
+
+    async def _look_after_the_dead(self) -> None:
+        now = self._clock.now()
+        now_ms = int(now.timestamp() * 1000)
+        silent_before_ms = now_ms - int(self._settings.lease_s * 1000)
+        try:
+            await self._settlements.run(lambda: alive_script(self._holder, now_ms))
+            dealt_with: int = await self._settlements.run(lambda: recover_script(self._holder, now, silent_before_ms))
+        except Exception as error:  # noqa: BLE001 - it is tried again; settling goes on meanwhile, and tells of outages
+            self._log.error("recovery_failed", error=place_of(error))
+            return
+        if dealt_with:
+            self._log.warning("recovered", holds_and_requests=dealt_with)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -164,7 +234,9 @@ class Gateway:
             verdict = await self._converse(admitted, tally)
             end = self._draw_up(admitted, tally, verdict)
         except Exception as error:  # noqa: BLE001 - a defect must neither keep what was reserved nor leave a stream open
-            self._limits.correct(admitted.grant.key_id, admitted.standing.cost, 0, self._clock.monotonic())
+            self._reservations.undo(admitted.reserved)
+            if tally.slot is not None:
+                tally.slot.end()
             await self._own_up(arrival, error)
             self._note(arrival, None, None, None)
             return
@@ -175,29 +247,37 @@ class Gateway:
             raise MethodNotAllowed(f"Use POST for {arrival.caller.path}.")
         if self._draining:
             raise Unavailable("This server is shutting down.", code="shutting_down", retry_after_s=_RETRY_WHEN_FULL_S)
-        if self._settlements.failing:
-            raise Unavailable("The use of requests cannot be recorded now.", retry_after_s=_RETRY_WHEN_FULL_S)
+        if self._settlements.refusing:
+            raise Unavailable(
+                "The database has been away for too long.",
+                code="database_unavailable",
+                retry_after_s=_RETRY_IN_OUTAGE_S,
+            )
         if self._settlements.full:
             raise Unavailable("Too many requests wait to be recorded.", retry_after_s=_RETRY_WHEN_FULL_S)
 
     async def _converse(self, admitted: Admitted, tally: Tally) -> Verdict:
-        """Ask the engine while watching for the client's hang-up, which cancels the engine's work at once."""
-        work = asyncio.create_task(self._work(admitted, tally))
-        gone = asyncio.create_task(admitted.arrival.caller.gone())
-        self._working.add(work)
+        """Ask the engine; the client's hang-up cancels that at once, and so does a stop that waited long enough."""
+        task = cast(asyncio.Task[Any], asyncio.current_task())
+        gone = admitted.arrival.caller.gone
+        gone.callback = task.cancel
+        self._working.add(task)
         try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if gone.happened:
+                return Verdict("cancelled", hung_up=True)
+            return Verdict("completed", await self._work(admitted, tally))
         except asyncio.CancelledError:
-            # The server gives up on us. What was used must still be settled; __call__ raises this again afterwards.
-            admitted.arrival.stopped = True
-        hung_up = gone.done()
-        gone.cancel()
-        work.cancel()
-        await asyncio.wait((work,))
-        self._working.discard(work)
-        if work.cancelled() and tally.reached:
-            self._metrics.cancellations.inc()
-        return verdict_of(work, hung_up=hung_up)
+            task.uncancel()
+            if tally.reached:
+                self._metrics.cancellations.inc()
+            # What was used must still be settled when the server gives up on us; __call__ raises this again afterwards.
+            admitted.arrival.stopped = not gone.happened and not self._draining
+            return cancelled(hung_up=gone.happened)
+        except Exception as error:  # noqa: BLE001 - whatever it was, what was used is settled and the client told
+            return failed(error, hung_up=gone.happened)
+        finally:
+            gone.callback = None
+            self._working.discard(task)
 
     async def _work(self, admitted: Admitted, tally: Tally) -> bytes | StreamWriter:
         if admitted.streamed:
@@ -213,17 +293,23 @@ class Gateway:
 
     async def _conclude(self, admitted: Admitted, tally: Tally, verdict: Verdict, end: Settled) -> None:
         """Settle, then send what says that all went well, or what went wrong."""
-        used = end.event.input_tokens + end.event.cached_tokens + end.event.output_tokens if tally.reached else 0
-        self._limits.correct(admitted.grant.key_id, admitted.standing.cost, used, self._clock.monotonic())
         error = verdict.error
         if tally.reached:
+            self._reservations.settle(admitted.reserved, _total(end), end.cost_nano)
             try:
-                await self._settlements.settle(end)
-            except GalerneError as failed:
-                error = failed
+                await self._settlements.settle(end, partial(self._written, admitted.reserved, end))
+                if tally.slot is not None:
+                    tally.slot.end()
+            except GalerneError as failed_to_record:
+                error = failed_to_record
+        else:
+            self._reservations.undo(admitted.reserved)
         if verdict.outcome != "cancelled" or not verdict.hung_up:
             await self._finish(admitted, tally, verdict, error)
         self._note(admitted.arrival, admitted, verdict, end)
+
+    def _written(self, reserved: Reserved, end: Settled) -> None:
+        self._reservations.written(reserved, end.spent, end.paid_nano)
 
     async def _finish(self, admitted: Admitted, tally: Tally, verdict: Verdict, error: GalerneError | None) -> None:
         arrival = admitted.arrival
@@ -255,7 +341,9 @@ class Gateway:
     def _headers(self, arrival: Arrival) -> list[tuple[bytes, bytes]]:
         request_id = arrival.request_id.encode()
         headers = [(b"x-request-id", request_id), (b"mistral-correlation-id", request_id)]
-        return headers if arrival.standing is None else headers + limit_headers(arrival.standing)
+        if arrival.terms is None:
+            return headers
+        return headers + limit_headers(self._reservations.standings(arrival.terms), arrival.cost)
 
     def _note(self, arrival: Arrival, admitted: Admitted | None, verdict: Verdict | None, end: Settled | None) -> None:
         """One line of log and the metrics; nothing of what was asked or answered."""
@@ -287,3 +375,8 @@ class Gateway:
         if verdict is not None and verdict.cause is not None:
             line["cause"] = verdict.cause
         self._log.info("request", **line)
+
+
+def _total(end: Settled) -> int:
+    event = end.event
+    return event.input_tokens + event.cached_tokens + event.output_tokens

@@ -14,28 +14,40 @@ K = TypeVar("K", bound=Hashable)
 A = TypeVar("A")
 V = TypeVar("V")
 
+_OUTAGE_PAUSE_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry(Generic[V]):
     value: V | GalerneError
     read_at_s: float
+    first_s: float
 
 
 class FreshCache(Generic[K, A, V]):
     """Values by key, loaded with `load(argument)`; trusted for `staleness_s` from the moment before they were read.
 
-    Refusals (`GalerneError`) are remembered for `refusal_s`, in a cache of their own, so that a flood of wrong keys
-    cannot push out the right ones. Any other failure of `load` is not remembered.
+    Where `load` cannot tell (an error of 500 or more) a value is trusted for `outage_s` instead, and asked for again at
+    most each second. Refusals (`GalerneError`) are remembered for `refusal_s`, in a cache of their own, so that a flood
+    of wrong keys cannot push out the right ones. Any other failure of `load` is not remembered.
     """
 
     def __init__(
-        self, load: Callable[[A], Awaitable[V]], clock: Clock, *, staleness_s: float, refusal_s: float, capacity: int
+        self,
+        load: Callable[[A], Awaitable[V]],
+        clock: Clock,
+        *,
+        staleness_s: float,
+        refusal_s: float,
+        capacity: int,
+        outage_s: float = 0.0,
     ) -> None:
         self._load = load
         self._clock = clock
         self._staleness_s = staleness_s
         self._refusal_s = refusal_s
         self._capacity = capacity
+        self._outage_s = outage_s
         self._values: OrderedDict[K, _Entry[V]] = OrderedDict()
         self._refusals: OrderedDict[K, _Entry[V]] = OrderedDict()
         self._loading: dict[K, asyncio.Task[V]] = {}
@@ -75,13 +87,24 @@ class FreshCache(Generic[K, A, V]):
         try:
             value = await self._load(argument)
         except GalerneError as error:
-            self._values.pop(key, None)
             if error.status < 500:
-                self._store(self._refusals, key, _Entry(error, read_at_s))
-            raise
+                self._values.pop(key, None)
+                self._store(self._refusals, key, _Entry(error, read_at_s, read_at_s))
+                raise
+            return self._kept(key, read_at_s, error)
         self._refusals.pop(key, None)
-        self._store(self._values, key, _Entry(value, read_at_s))
+        self._store(self._values, key, _Entry(value, read_at_s, read_at_s))
         return value
+
+    def _kept(self, key: K, now_s: float, error: GalerneError) -> V:
+        """The value there was, for another second, if it was read recently enough; else raises `error`."""
+        entry = self._values.get(key)
+        if entry is None or isinstance(entry.value, GalerneError) or now_s - entry.first_s >= self._outage_s:
+            self._values.pop(key, None)
+            raise error
+        again_s = now_s - self._staleness_s + min(self._staleness_s, _OUTAGE_PAUSE_S)
+        self._values[key] = _Entry(entry.value, again_s, entry.first_s)
+        return entry.value
 
     def _loaded(self, key: K, task: asyncio.Task[V]) -> None:
         self._loading.pop(key, None)

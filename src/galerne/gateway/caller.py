@@ -7,7 +7,7 @@ from typing import Any
 
 from galerne.kernel import BadRequest, GalerneError, TooLarge
 
-__all__ = ["STALL_S", "Caller", "Headers", "HungUp", "Receive", "RequestTimedOut", "Scope", "Send"]
+__all__ = ["GONE", "STALL_S", "Caller", "Gone", "Headers", "HungUp", "Receive", "RequestTimedOut", "Scope", "Send"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -17,6 +17,9 @@ Headers = Iterable[tuple[bytes, bytes]]
 _BODY_TIMEOUT_S = 30.0
 _SKIP_TIMEOUT_S = 10.0
 _MOST_SKIPPED_BYTES = 64 * 1024 * 1024
+GONE = "galerne.gone"
+"""The extension of ASGI by which the server tells of a hang-up at once: a `Gone` in the scope's `extensions`."""
+
 STALL_S = 60.0
 """How long a client may read nothing: an engine must not wait for ever for somebody who merely holds a connection."""
 
@@ -35,6 +38,25 @@ class HungUp(GalerneError):
     code = "client_closed_request"
 
 
+class Gone:
+    """Where a server says that a caller has hung up; `callback` is whoever wants to know now.
+
+    Waiting for ASGI's `http.disconnect` instead takes a task for each request, a fifth of what a request may cost.
+    """
+
+    __slots__ = ("callback", "happened")
+
+    def __init__(self) -> None:
+        self.callback: Callable[[], object] | None = None
+        self.happened = False
+
+    def tell(self) -> None:
+        """The caller has hung up."""
+        self.happened = True
+        if self.callback is not None:
+            self.callback()
+
+
 class Caller:
     """One request and its answer; `status` is what was answered, 0 before; `ended` once its last part is on its way."""
 
@@ -42,9 +64,11 @@ class Caller:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.gone: Gone = scope.get("extensions", {}).get(GONE) or Gone()  # a server without it never tells
         self.status = 0
         self.ended = False
         self._unread = True
+        self._stalled = False
         self._receive = receive
         self._send = send
 
@@ -91,11 +115,6 @@ class Caller:
                     skipped += len(message.get("body", b""))
                     self._unread = message.get("more_body", False)
 
-    async def gone(self) -> None:
-        """Returns when the caller hangs up."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
         await self.start(status, (*headers, (b"content-length", b"%d" % len(body))))
@@ -113,11 +132,21 @@ class Caller:
     async def finish(self, part: bytes) -> None:
         """Send the last part; `HungUp` for a caller who has stopped reading."""
         self.ended = True
+        # A timer instead of asyncio.timeout, which costs four times as much; there is hardly ever anything to wait for.
+        stalled = asyncio.get_running_loop().call_later(STALL_S, self._give_up, asyncio.current_task())
         try:
-            async with asyncio.timeout(STALL_S):
-                await self._send({"type": "http.response.body", "body": part, "more_body": False})
-        except TimeoutError as error:
-            raise HungUp("The client has stopped reading.") from error
+            await self._send({"type": "http.response.body", "body": part, "more_body": False})
+        except asyncio.CancelledError as error:
+            if self._stalled:
+                raise HungUp("The client has stopped reading.") from error
+            raise
+        finally:
+            stalled.cancel()
+
+    def _give_up(self, task: "asyncio.Task[object] | None") -> None:
+        self._stalled = True
+        if task is not None:
+            task.cancel()
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -31,9 +31,11 @@ def model_reader(database: Database) -> Callable[[str], Awaitable[Model]]:
 class Catalogue:
     """Models by id or alias."""
 
-    def __init__(self, read: Callable[[str], Awaitable[Model]], clock: Clock, *, capacity: int = 1_000) -> None:
+    def __init__(
+        self, read: Callable[[str], Awaitable[Model]], clock: Clock, *, outage_s: float = 0.0, capacity: int = 1_000
+    ) -> None:
         self._models: FreshCache[str, str, Model] = FreshCache(
-            read, clock, staleness_s=_STALENESS_S, refusal_s=0.0, capacity=capacity
+            read, clock, staleness_s=_STALENESS_S, refusal_s=0.0, capacity=capacity, outage_s=outage_s
         )
 
     async def find(self, name: str) -> Model:

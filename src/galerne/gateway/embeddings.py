@@ -59,7 +59,7 @@ def embedding_answer(admitted: Admitted, raw: bytes, tally: Tally) -> bytes:
             "object": "list",
             "data": shown,
             "model": admitted.face.model,
-            "usage": tally.count().usage(admitted.face.dialect),
+            "usage": tally.count().usage(admitted.face.dialect, admitted.face.tier),
         }
     )
 

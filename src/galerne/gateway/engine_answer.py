@@ -1,12 +1,12 @@
 """One engine's streamed answer, read chunk by chunk under a limit on its silence."""
 
 import asyncio
-import contextlib
+from contextlib import suppress
 from dataclasses import dataclass
 
-import aiohttp
 import msgspec
 
+from galerne.gateway.client import Answer, Lost
 from galerne.gateway.sse import DONE_DATA, EventSplitter
 from galerne.gateway.tally import Tally
 from galerne.gateway.upstream import engine_error
@@ -46,7 +46,7 @@ class EngineAnswer:
     it is the client's silence that counts: the reading task is cancelled and `stalled` is true.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, tally: Tally, clock: Clock, patience: Patience) -> None:
+    def __init__(self, response: Answer, tally: Tally, clock: Clock, patience: Patience) -> None:
         self._response = response
         self._tally = tally
         # Never the event loop's own clock: uvloop's has milliseconds and lags behind, so the two must not be compared.
@@ -92,18 +92,15 @@ class EngineAnswer:
         """Stop watching, and hang up unless the engine had ended its answer by itself."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._done and self._response.content.at_eof():
-            self._response.release()
-        else:
-            self._response.close()
+        self._response.close()
 
     async def _read(self) -> bytes:
         self._waiting_since_s = self._now_s()
         if self._timer is None:
             self._timer = self._loop.call_later(self._limit_s, self._look)
         try:
-            read = await self._response.content.readany()
-        except aiohttp.ClientError as error:
+            read = await self._response.read()
+        except Lost as error:
             if self._timed_out:
                 raise UpstreamTimedOut("The engine took too long.") from error
             raise UpstreamFailed("The engine hung up in the middle of its answer.", code="upstream_lost") from error
@@ -120,16 +117,19 @@ class EngineAnswer:
 
     async def _reach_end(self) -> None:
         # A connection can be used again only if its answer was read to its end, right behind the last event.
-        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+        # It nearly always came together with that event, so that there is nothing to wait for.
+        if self._response.complete:
+            return
+        with suppress(TimeoutError, Lost):
             async with asyncio.timeout(_END_S):
-                while await self._response.content.readany():
+                while await self._response.read():
                     pass
 
     def _look(self) -> None:
         since_s, now_s = self._waiting_since_s, self._now_s()
         if since_s is not None and now_s - since_s >= self._limit_s:
             self._timed_out = True
-            self._response.close()
+            self._response.fail(Lost("silence"))
             return
         if since_s is None and now_s - self._read_at_s >= self._stall_s and self._task is not None:
             self.stalled = True

@@ -1,25 +1,25 @@
-"""One request at an engine: find a replica, ask it, relay or assemble its answer. Knows no keys, limits or records."""
+"""One request at an engine: take a seat at a replica, ask, relay or assemble the answer. Knows no records."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from typing import Any
 
-import aiohttp
 import msgspec
 
 from galerne.gateway.admission import Admitted
 from galerne.gateway.caller import STALL_S, Caller, Headers, HungUp
+from galerne.gateway.client import Answer, Lost
+from galerne.gateway.dispatch import Dispatcher, Seat
 from galerne.gateway.embeddings import embedding_answer
 from galerne.gateway.engine_answer import EngineAnswer, Patience, UpstreamTimedOut
-from galerne.gateway.routing import Replica, Replicas, choose
+from galerne.gateway.flights import FlightFile
 from galerne.gateway.stream_options import LEAST, RefusedOptions, with_options
 from galerne.gateway.tally import Tally
-from galerne.gateway.upstream import ConnectFailed, ConnectionLost, OptionsRefused, Upstream, refusal
+from galerne.gateway.upstream import ConnectFailed, OptionsRefused, Upstream, refusal
 from galerne.gateway.wire import mistral, openai
 from galerne.gateway.wire.answer import Face
 from galerne.gateway.wire.assemble import Assembler
-from galerne.kernel import Clock, Settings, Unavailable, UpstreamFailed
+from galerne.gateway.wire.chunks import Chunk
+from galerne.kernel import Clock, GalerneError, Settings, UpstreamFailed
 
 __all__ = ["Engines", "StreamWriter", "context_reached", "stream_writer"]
 
@@ -27,7 +27,8 @@ StreamWriter = openai.OpenAIStream | mistral.MistralStream
 
 _LARGEST_ANSWER = 256 * 1024 * 1024
 _LARGEST_STREAM = 64 * 1024 * 1024
-_RETRY_WHEN_STARTING_S = 2.0
+_MOST_TRIES = 3
+_encode = msgspec.json.Encoder().encode
 
 
 def context_reached(tally: Tally, cap: int | None, choices: int) -> bool:
@@ -45,15 +46,20 @@ def stream_writer(face: Face) -> StreamWriter:
 
 
 class Engines:
-    """Every engine that this gateway talks to, with what it has learnt of them: their load and what they refuse."""
+    """Every engine that this gateway talks to, with what it has learnt of them: what they refuse."""
 
-    def __init__(self, replicas: Replicas, upstream: Upstream, settings: Settings, clock: Clock) -> None:
-        self._replicas = replicas
-        self._upstream = upstream
-        self._settings = settings
+    def __init__(self, dispatcher: Dispatcher, flights: FlightFile, settings: Settings, clock: Clock) -> None:
+        self._dispatcher = dispatcher
+        self._flights = flights
+        self._upstream = Upstream()
+        self._first_byte_s = settings.first_byte_timeout_s
+        self._idle_s = settings.idle_timeout_s
         self._clock = clock
-        self._outstanding: Counter[str] = Counter()
         self._options = RefusedOptions(clock)
+
+    def close(self) -> None:
+        """Close the connections to every engine."""
+        self._upstream.close()
 
     async def stream(self, admitted: Admitted, tally: Tally, caller: Caller, headers: Headers) -> StreamWriter:
         """Relay an answer to `caller` up to what says that it is finished; the writer then gives the rest.
@@ -61,23 +67,44 @@ class Engines:
         The answer's status is sent with the first chunk, so that an engine's early failure still has one of its own.
         """
         writer = stream_writer(admitted.face)
-        async with self._answer(admitted, tally) as answer:
-            while chunks := await answer.read():
+        visit = await self._visit(admitted, tally, None)
+        try:
+            tally.slot = self._flights.begin(admitted.flight(tally.zone), self._clock.monotonic())
+            chunks = visit.first
+            while chunks:
                 out = b"".join([writer.write(chunk) for chunk in chunks])
                 if out:
+                    tally.mark_sent()
                     if not caller.status:
                         await caller.start(200, headers)
                     await caller.write(out)
-                    tally.mark_sent()
+                chunks = await visit.answer.read()
+        except asyncio.CancelledError as error:
+            raise visit.ended(error) from error
+        except GalerneError as error:
+            visit.seat.failed(error)
+            raise
+        finally:
+            visit.leave(tally)
         return writer
 
     async def whole(self, admitted: Admitted, tally: Tally) -> bytes:
         """The body of an answer that is not streamed."""
+        visit = await self._visit(admitted, tally, _LARGEST_STREAM)
         assembler = Assembler(admitted.face.request_id)
-        async with self._answer(admitted, tally, _LARGEST_STREAM) as answer:
-            while chunks := await answer.read():
+        try:
+            chunks = visit.first
+            while chunks:
                 for chunk in chunks:
                     assembler.add(chunk)
+                chunks = await visit.answer.read()
+        except asyncio.CancelledError as error:
+            raise visit.ended(error) from error
+        except GalerneError as error:
+            visit.seat.failed(error)
+            raise
+        finally:
+            visit.leave(tally)
         face, choices, count = admitted.face, assembler.choices(), tally.count()
         if face.endpoint == "completions":
             return openai.completion_answer(face, choices, count)
@@ -88,86 +115,82 @@ class Engines:
 
     async def embed(self, admitted: Admitted, tally: Tally) -> bytes:
         """The body of an embedding answer."""
+        tried: list[str] = []
+        while True:
+            seat = await self._dispatcher.take(admitted, tried)
+            try:
+                raw = await self._embedded(admitted, seat, tally)
+            except GalerneError as error:
+                seat.failed(error)
+                if not self._may_retry(admitted, tried, seat, error):
+                    raise
+            else:
+                seat.answers()
+                tally.zone = seat.replica.zone
+                return embedding_answer(admitted, raw, tally)
+            finally:
+                seat.leave(tally)
+
+    async def _embedded(self, admitted: Admitted, seat: Seat, tally: Tally) -> bytes:
         try:
-            async with (
-                asyncio.timeout(self._settings.first_byte_timeout_s),
-                self._response(admitted, tally) as response,
-            ):
-                raw = b""
-                async for part in response.content.iter_any():
-                    raw += part
-                    if len(raw) > _LARGEST_ANSWER:
-                        raise UpstreamFailed("The engine's answer is too large.", code="upstream_garbage")
-        except aiohttp.ClientError as error:
+            async with asyncio.timeout(self._first_byte_s):
+                response = await self._ask(admitted, seat, tally)
+                try:
+                    return await _read_whole(response)
+                finally:
+                    response.close()
+        except Lost as error:
             raise UpstreamFailed("The engine hung up in the middle of its answer.", code="upstream_lost") from error
         except TimeoutError as error:
             raise UpstreamTimedOut("The engine took too long.") from error
-        return embedding_answer(admitted, raw, tally)
 
-    @asynccontextmanager
-    async def _answer(
-        self, admitted: Admitted, tally: Tally, largest: int | None = None
-    ) -> AsyncGenerator[EngineAnswer]:
-        """The chunks of an answer; what is gathered here, not passed on, must have a `largest` size in bytes."""
-        patience = Patience(self._settings.first_byte_timeout_s, self._settings.idle_timeout_s, STALL_S, largest)
-        async with self._response(admitted, tally) as response:
-            answer = EngineAnswer(response, tally, self._clock, patience)
-            try:
-                yield answer
-            except asyncio.CancelledError as error:
-                if answer.stalled:
-                    raise HungUp("The client has stopped reading.") from error
-                raise
-            finally:
-                answer.close()
+    async def _visit(self, admitted: Admitted, tally: Tally, largest: int | None) -> "_Visit":
+        """A replica that has begun to answer: where one fails before that, another is asked, for nothing was sent yet.
 
-    @asynccontextmanager
-    async def _response(self, admitted: Admitted, tally: Tally) -> AsyncGenerator[aiohttp.ClientResponse]:
-        """A good answer of one replica; leaving the block by an error or a cancellation hangs up on the engine."""
+        What is gathered here, not passed on, must have a `largest` size in bytes.
+        """
         tried: list[str] = []
         while True:
-            replica = self._choose(admitted, tried)
-            tried.append(replica.id)
-            self._outstanding[replica.id] += 1
+            seat = await self._dispatcher.take(admitted, tried)
+            answer: EngineAnswer | None = None
+            begun = False
             try:
-                try:
-                    response = await self._ask(admitted, replica, tally)
-                except (ConnectFailed, ConnectionLost):
-                    # A kept-alive connection may have died unseen, and a dead replica must not take requests down with
-                    # it: once more, at another replica if there is one. Nothing has been sent to the client yet.
-                    if self._may_retry(admitted, tried):
-                        continue
+                response = await self._ask(admitted, seat, tally)
+                patience = Patience(self._first_byte_s, self._idle_s, STALL_S, largest)
+                answer = EngineAnswer(response, tally, self._clock, patience)
+                visit = _Visit(seat, answer, await answer.read())
+                tally.zone = seat.replica.zone
+                seat.answers()
+                begun = True
+                return visit
+            except GalerneError as error:
+                seat.failed(error)
+                if tally.heard or not self._may_retry(admitted, tried, seat, error):
                     raise
-                async with response:
-                    yield response
-                return
             finally:
-                self._outstanding[replica.id] -= 1
-                if not self._outstanding[replica.id]:
-                    del self._outstanding[replica.id]
+                if not begun:
+                    if answer is not None:
+                        answer.close()
+                    seat.leave(tally)
 
-    def _choose(self, admitted: Admitted, tried: list[str]) -> Replica:
-        replicas = self._replicas.of(admitted.model)
-        seed = int(admitted.arrival.request_id[-8:], 16)
-        found = choose(replicas, self._outstanding, tried, seed) or choose(replicas, self._outstanding, (), seed)
-        if found is None:
-            raise Unavailable(
-                f"No replica of the model '{admitted.model.id}' is ready yet.",
-                code="model_not_ready",
-                retry_after_s=_RETRY_WHEN_STARTING_S,
-            )
-        return found
+    def _may_retry(self, admitted: Admitted, tried: list[str], seat: Seat, error: GalerneError) -> bool:
+        """Whether `error` is one that another replica may not have, and there is one to ask."""
+        tried.append(seat.replica.id)
+        passing = isinstance(error, UpstreamFailed | ConnectFailed) or error.status in (429, 503)
+        if not passing or len(tried) >= _MOST_TRIES:
+            return False
+        if self._dispatcher.has_other(admitted, tried):
+            self._dispatcher.count_retry(seat.replica.id)
+            return True
+        # A kept-alive connection may have died unseen: the same replica once more, if it never answered at all.
+        return error.code in ("upstream_unreachable", "upstream_lost") and len(tried) == 1
 
-    def _may_retry(self, admitted: Admitted, tried: list[str]) -> bool:
-        others = choose(self._replicas.of(admitted.model), self._outstanding, tried)
-        return others is not None or len(tried) < 2
-
-    async def _ask(self, admitted: Admitted, replica: Replica, tally: Tally) -> aiohttp.ClientResponse:
+    async def _ask(self, admitted: Admitted, seat: Seat, tally: Tally) -> Answer:
         known = (admitted.model.id, admitted.model.version)
         first = level = self._options.level(known)
         while True:
             try:
-                response = await self._post(admitted, replica, tally, level)
+                answer = await self._post(admitted, seat, tally, level)
             except OptionsRefused as error:
                 if level == LEAST or "stream_options" not in admitted.upstream_body:
                     raise
@@ -176,24 +199,50 @@ class Engines:
             if level != first:
                 # Only now: a refusal may quote what the caller wrote, and a caller must not lower what others ask for.
                 self._options.remember(known, level)
-            return response
+            return answer
 
-    async def _post(self, admitted: Admitted, replica: Replica, tally: Tally, level: int) -> aiohttp.ClientResponse:
-        body = with_options(admitted.upstream_body, level)
+    async def _post(self, admitted: Admitted, seat: Seat, tally: Tally, level: int) -> Answer:
+        body: dict[str, Any] = with_options(admitted.upstream_body, level)
         before = tally.reached
         tally.reached = True
         try:
-            async with asyncio.timeout(self._settings.first_byte_timeout_s):
-                response = await self._upstream.post(
-                    replica, admitted.upstream_path, msgspec.json.encode(body), admitted.arrival.request_id
+            async with asyncio.timeout(self._first_byte_s):
+                answer = await self._upstream.post(
+                    seat.replica, admitted.upstream_path, _encode(body), admitted.arrival.request_id
                 )
+                if answer.status == 200:
+                    return answer
+                refused = await refusal(answer)
         except ConnectFailed:
             tally.reached = before
             raise
         except TimeoutError as error:
             raise UpstreamTimedOut("The engine took too long.") from error
-        if response.status == 200:
-            return response
-        async with response:
-            refused = await refusal(response)
         raise refused
+
+
+class _Visit:
+    """A replica's answer that has begun, with its first chunks."""
+
+    __slots__ = ("answer", "first", "seat")
+
+    def __init__(self, seat: Seat, answer: EngineAnswer, first: list[Chunk]) -> None:
+        self.seat = seat
+        self.answer = answer
+        self.first = first
+
+    def ended(self, cancelled: asyncio.CancelledError) -> BaseException:
+        return HungUp("The client has stopped reading.") if self.answer.stalled else cancelled
+
+    def leave(self, tally: Tally) -> None:
+        self.answer.close()
+        self.seat.leave(tally)
+
+
+async def _read_whole(answer: Answer) -> bytes:
+    raw = bytearray()
+    while part := await answer.read():
+        raw += part
+        if len(raw) > _LARGEST_ANSWER:
+            raise UpstreamFailed("The engine's answer is too large.", code="upstream_garbage")
+    return bytes(raw)

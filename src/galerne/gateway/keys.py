@@ -45,7 +45,10 @@ def key_reader(database: Database, clock: Clock) -> Callable[[str], Awaitable[Ke
 
 
 class KeyCache:
-    """Resolved keys by the SHA-256 of the key; a key's expiry is checked at each use, cached or not."""
+    """Resolved keys by the SHA-256 of the key; a key's expiry is checked at each use, cached or not.
+
+    Where the database does not answer, a key that it knew is trusted for `outage_s`.
+    """
 
     def __init__(
         self,
@@ -53,11 +56,12 @@ class KeyCache:
         clock: Clock,
         *,
         staleness_s: float,
+        outage_s: float = 0.0,
         capacity: int = 10_000,
     ) -> None:
         self._clock = clock
         self._grants: FreshCache[bytes, str, KeyGrant] = FreshCache(
-            read, clock, staleness_s=staleness_s, refusal_s=staleness_s, capacity=capacity
+            read, clock, staleness_s=staleness_s, refusal_s=staleness_s, capacity=capacity, outage_s=outage_s
         )
 
     async def resolve(self, presented: str) -> KeyGrant:

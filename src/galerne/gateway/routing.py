@@ -11,9 +11,10 @@ from typing import Final, Protocol
 
 import msgspec
 
+from galerne.gateway.health import HealthBook
 from galerne.models import Model
 
-__all__ = ["Load", "Refusal", "Replica", "Replicas", "Wanted", "choose", "choose_replica"]
+__all__ = ["Load", "Refusal", "Replica", "Replicas", "Wanted", "choose_replica"]
 
 OVERLOADED_TIMES: Final = 2
 OVERLOADED_TOKENS: Final = 16_384
@@ -46,7 +47,12 @@ class Replica:
 
 
 class Replicas(Protocol):
-    """Whoever knows where models run."""
+    """Whoever knows where models run, and how the replicas are doing."""
+
+    @property
+    def health(self) -> HealthBook:
+        """What requests and probes have seen of them."""
+        ...
 
     def of(self, model: Model) -> Sequence[Replica]:
         """Every replica of `model`, ready or not; must not block."""
@@ -132,18 +138,6 @@ def choose_replica(
             return preferred
     tied = [each for each, load in free if load.tokens == least]
     return tied[wanted.seed % len(tied)]
-
-
-def choose(
-    replicas: Sequence[Replica], outstanding: Mapping[str, int], avoid: Collection[str] = (), seed: int = 0
-) -> Replica | None:
-    """The ready replica, not of `avoid`, with the fewest requests outstanding, or None. `seed` spreads ties."""
-    ready = [replica for replica in replicas if replica.ready and replica.id not in avoid]
-    if not ready:
-        return None
-    least = min(outstanding.get(replica.id, 0) for replica in ready)
-    tied = [replica for replica in ready if outstanding.get(replica.id, 0) == least]
-    return tied[seed % len(tied)]
 
 
 def _usable(replicas: Sequence[Replica], wanted: Wanted, ejected: AbstractSet[str]) -> list[Replica] | Refusal:

@@ -1,30 +1,30 @@
-"""Writes what each request used, and that it happened, in one transaction shared by all requests that wait for it.
+"""Group commit: writes what requests used and owe, and that they happened, for all requests that wait for it at once.
 
-Group commit: while one commit is under way the next requests gather; then they share one, because a disk needs
-milliseconds for a commit however much is in it.
+While one commit is under way the next requests gather; then they share one, because a disk needs milliseconds for a
+commit however much is in it. What reservations ask of the database goes into the same commits.
 
-A request leaves the queue when it is written, not before: its caller waits about a second of an outage and is told, the
-writer tries again until the database is back. What is left at the end of a stop goes into a file, and from there into
-the database of the next start.
+While the database is away, or hangs, requests are written to a file in the data folder instead, as durably, and from
+there into the database once it is back: nobody is told that a request failed that did not. What is left at the end of a
+stop goes the same way, into the database of the next start.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from galerne.gateway.commit import Commit, Errand
+from galerne.gateway.progress import Progress
+from galerne.gateway.reservations import Answers, Orders
+from galerne.gateway.settled import Settled
+from galerne.gateway.unsettled import UnsettledFile, load_unsettled, save_unsettled
+from galerne.kernel import Clock, Conflict, Unavailable, blames_content, get_logger, invariant
 
-from galerne.gateway.unsettled import Settled, UnsettledFile, load_unsettled, save_unsettled
-from galerne.journal import append
-from galerne.kernel import Clock, Database, Unavailable, get_logger, invariant
-from galerne.metering import record
-
-__all__ = ["Settled", "Settlements", "Waits", "settlement_writer"]
+__all__ = ["Desk", "Settled", "Settlements", "Waits"]
 
 _LARGEST_BATCH = 512
 _PAUSE_WHEN_CLOSING_S = 0.2
@@ -32,78 +32,99 @@ _CANCEL_S = 2.0
 _STOP_S = 10.0
 _LONGEST_WRITE_S = 15.0  # a database may hang instead of failing
 _MOST_REFUSALS = 2
-_OUTAGES = (OperationalError, PoolTimeout, OSError, TimeoutError)
-# PostgreSQL's classes of errors that what was written can be at fault for: data, integrity, limits (appendix A).
-_BLAMED_STATES = ("22", "23", "54")
+_SPILL_PAUSE_S = 0.05
 
-Write = Callable[[Sequence[Settled]], Awaitable[None]]
-Observe = Callable[[int, float], None]
+Write = Callable[[Commit], Awaitable[Answers]]
+
+
+class Desk(Protocol):
+    """Whoever has something for the next commit besides requests that ended; `GatewayDesk` is one."""
+
+    def set_outage(self, outage: bool) -> None:
+        """The database is away, or is back."""
+        ...
+
+    def progress(self) -> Sequence[Progress]:
+        """What long streams have delivered since it was last written."""
+        ...
+
+    def committed(self, size: int, seconds: float) -> None:
+        """A commit of so many requests took so long."""
+        ...
+
+    def orders(self) -> Orders | None:
+        """What the next commit shall do."""
+        ...
+
+    def done(self, orders: Orders, answers: Answers) -> None:
+        """It did."""
+        ...
+
+    def failed(self, orders: Orders) -> None:
+        """It did not."""
+        ...
+
+    def end(self) -> Orders:
+        """What the last commit shall do."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Seconds: the pauses between tries, the last of them for ever; how long who settles waits while writing fails, and
-    while it is merely slow.
+    """Seconds: the pauses between tries, the last of them for ever; how long a request waits for a slow database until
+    it is written to the file; how long new requests are admitted while the database is away.
     """
 
     pauses_s: Sequence[float] = (0.05, 0.2, 0.8, 2.0, 5.0)
     patience_s: float = 1.0
-    longest_s: float = 5.0
-
-
-_WAITS = Waits()
+    outage_s: float = 60.0
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
     one: Settled
     committed: asyncio.Future[None]
+    written: Callable[[], None] | None = None
     file: UnsettledFile | None = None
+    stored: bool = False
     refusals: int = 0
 
 
-def settlement_writer(database: Database) -> Write:
-    """A function that writes a batch in one transaction: all of it or nothing, and each of it once."""
-
-    async def write(batch: Sequence[Settled]) -> None:
-        entries = {one.event.id: one.entry for one in batch}  # two copies of a file may say the same twice
-        async with database.transaction() as session:
-            new = await record(session, [one.event for one in batch])
-            # A commit may have gone through though its confirmation was lost: then a second try finds all of it there.
-            await append(session, [entry for request_id, entry in entries.items() if request_id in new])
-
-    return write
-
-
 class Settlements:
-    """The queue of requests that wait for their commit; bounded: admission asks whether it is `full` or `failing`.
+    """The queue of requests that wait for their commit; bounded: admission asks whether it is `full` or `refusing`.
 
-    `folder` is where what a stop leaves unwritten is kept.
+    `folder` is where what the database cannot take is kept meanwhile.
     """
 
     def __init__(
         self,
         write: Write,
+        desk: Desk,
         clock: Clock,
         folder: Path,
         *,
-        observe: Observe = lambda size, seconds: None,
         capacity: int = 10_000,
-        waits: Waits = _WAITS,
+        waits: Waits | None = None,
     ) -> None:
         self._write = write
+        self._desk = desk
         self._clock = clock
         self._folder = folder
-        self._observe = observe
         self._capacity = capacity
-        self._waits = waits
+        self._waits = waits or Waits()
         self._queue: deque[_Waiting] = deque()
         self._failures = 0
+        self._failing_since_s = 0.0
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._spill_due = asyncio.Event()
+        self._errands: deque[tuple[Errand, asyncio.Future[Any]]] = deque()
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._closing = False
         self._log = get_logger("gateway")
+
+    def __len__(self) -> int:
+        return len(self._queue)
 
     @property
     def full(self) -> bool:
@@ -112,56 +133,97 @@ class Settlements:
 
     @property
     def failing(self) -> bool:
-        """Whether the last write failed, and its quick second try too: what is admitted now could not be recorded."""
+        """Whether the last write failed, and its quick second try too."""
         return self._failures > 1
 
-    def start(self) -> None:
-        """Begin to write, first of all what an earlier run left in the folder."""
-        invariant(self._task is None, "settlements are started once")
+    @property
+    def refusing(self) -> bool:
+        """Whether the database has been away for so long that no new request should be admitted."""
+        return self.failing and self._clock.monotonic() - self._failing_since_s >= self._waits.outage_s
+
+    def start(self, left: Iterable[tuple[Settled, UnsettledFile]] = ()) -> None:
+        """Begin to write, first of all `left` and what else an earlier run left in the folder."""
+        invariant(not self._tasks, "settlements are started once")
         self._closing = False
         self._hurry.clear()
         loop = asyncio.get_running_loop()
-        self._queue.extend(_Waiting(one, loop.create_future(), file) for one, file in load_unsettled(self._folder))
-        self._task = asyncio.create_task(self._run(), name="settlement")
+        for one, file in (*left, *load_unsettled(self._folder)):
+            self._queue.append(_Waiting(one, loop.create_future(), None, file))
+        self._tasks = (
+            asyncio.create_task(self._run(), name="settlement"),
+            asyncio.create_task(self._run_spill(), name="spill"),
+        )
+
+    def wake(self) -> None:
+        """Have a commit run soon: the desk has orders."""
+        self._wake.set()
+
+    async def run(self, errand: Errand) -> Any:
+        """What a script returns, run in a transaction of its own between two commits; raises what the database does."""
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._errands.append((errand, done))
+        self._wake.set()
+        return await done
 
     async def stop(self, settle_s: float = _STOP_S) -> None:
-        """Write everything that waits, then end; what cannot be written within `settle_s` goes into a file."""
-        if self._task is None:
+        """Write everything that waits, then end; what cannot be written within `settle_s` stays in the file."""
+        if not self._tasks:
             return
-        task, self._task = self._task, None
+        (writing, spilling), self._tasks = self._tasks, ()
         self._closing = True
         self._wake.set()
         self._hurry.set()
-        await asyncio.wait((task,), timeout=settle_s)
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,), timeout=_CANCEL_S)
+        await asyncio.wait((writing,), timeout=settle_s)
+        for task in (writing, spilling):
+            if not task.done():
+                task.cancel()
+        await asyncio.wait((writing, spilling), timeout=_CANCEL_S)
+        await self._spill_waiting()
         left, self._queue, self._failures = self._queue, deque[_Waiting](), 0
         for waiting in left:
             _tell(waiting, _unrecorded())
-        self._keep([waiting.one for waiting in left if waiting.file is None])
+        if left:
+            self._log.critical("settlement_unwritten", requests=len(left), folder=str(self._folder))
 
-    async def settle(self, one: Settled) -> None:
-        """Returns when `one` is committed; `Unavailable` (503) when that takes too long: it is still written later."""
-        invariant(self._task is not None, "settlements are started before anything settles")
+    async def settle(self, one: Settled, written: Callable[[], None] | None = None) -> None:
+        """Returns when `one` is durable, in the database or in the file; `written` is called once the former is so.
+
+        Raises `Unavailable` (503) when it is in neither.
+        """
+        invariant(bool(self._tasks), "settlements are started before anything settles")
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(one, committed))
+        self._queue.append(_Waiting(one, committed, written))
         self._wake.set()
-        await asyncio.wait((committed,), timeout=self._waits.patience_s)
-        if not committed.done() and not self._failures:
-            await asyncio.wait((committed,), timeout=self._waits.longest_s - self._waits.patience_s)
-        if not committed.done():
-            self._log.error("settlement_late", request_id=one.event.id)
-            raise _unrecorded()
-        committed.result()
+        if self.failing:
+            self._spill_due.set()
+        patience = asyncio.get_running_loop().call_later(self._waits.patience_s, self._spill_due.set)
+        try:
+            await committed
+        finally:
+            patience.cancel()
 
     async def _run(self) -> None:
         while self._queue or not self._closing:
-            if not self._queue:
-                self._wake.clear()
+            if not self._queue and not self._wake.is_set():
                 await self._wake.wait()
-            elif not await self._commit(list(islice(self._queue, _LARGEST_BATCH))):
+            self._wake.clear()
+            batch = list(islice(self._queue, _LARGEST_BATCH))
+            orders, progress = self._desk.orders(), self._desk.progress()
+            if (batch or orders or progress) and not await self._commit(batch, orders, progress):
                 await self._pause()
+            await self._run_errands()
+        await self._try(Commit(orders=self._desk.end()))
+
+    async def _run_errands(self) -> None:
+        while self._errands:
+            errand, done = self._errands.popleft()
+            answers = await self._try(Commit(errand=errand))
+            if done.done():
+                continue
+            if isinstance(answers, Exception):
+                done.set_exception(answers)
+            else:
+                done.set_result(answers.errand)
 
     async def _pause(self) -> None:
         pauses_s = self._waits.pauses_s
@@ -173,28 +235,41 @@ class Settlements:
             async with asyncio.timeout(pause_s):
                 await self._hurry.wait()
 
-    async def _commit(self, batch: list[_Waiting]) -> bool:
+    async def _commit(self, batch: list[_Waiting], orders: Orders | None, progress: Sequence[Progress]) -> bool:
         """Write `batch`, the head of the queue; whether that is done with, or must be tried again after a pause."""
         began_s = self._clock.monotonic()
-        failure = await self._try([waiting.one for waiting in batch])
-        if failure is None:
+        answers = await self._try(Commit([waiting.one for waiting in batch], orders, progress))
+        if isinstance(answers, Answers):
             self._written(batch)
-            self._observe(len(batch), self._clock.monotonic() - began_s)
+            if orders is not None:
+                self._desk.done(orders, answers)
+            if batch:
+                self._desk.committed(len(batch), self._clock.monotonic() - began_s)
             return True
-        if _blames_request(failure):
+        if orders is not None:
+            self._desk.failed(orders)
+        if blames_content(answers):
             if len(batch) > 1:
                 # One request that cannot be written must not hold up those that share its commit.
                 return await self._commit_each(batch)
             # An empty write shows whose fault it is: the database's, or that of this one request.
-            if await self._try([]) is None:
-                return self._refused(batch[0], failure)
-        self._failures += 1
-        self._log.error("settlement_failing", waiting=len(self._queue), error=type(failure).__name__)
+            if isinstance(await self._try(Commit()), Answers):
+                return self._refused(batch, answers)
+        self._fail(answers)
         return False
+
+    def _fail(self, failure: Exception) -> None:
+        if not self._failures:
+            self._failing_since_s = self._clock.monotonic()
+        self._failures += 1
+        self._desk.set_outage(self.failing)
+        self._log.error("settlement_failing", waiting=len(self._queue), error=type(failure).__name__)
+        if self.failing:
+            self._spill_due.set()
 
     async def _commit_each(self, batch: list[_Waiting]) -> bool:
         for waiting in batch:
-            if not await self._commit([waiting]):
+            if not await self._commit([waiting], None, ()):
                 return False
         return True
 
@@ -202,52 +277,78 @@ class Settlements:
         if self._failures:
             self._log.warning("settlement_recovered", failures=self._failures)
         self._failures = 0
+        self._desk.set_outage(False)
         for waiting in batch:
             self._queue.popleft()
+            waiting.stored = True
             if waiting.file is not None:
                 waiting.file.settled()
+            if waiting.written is not None:
+                waiting.written()
             if not waiting.committed.done():
                 waiting.committed.set_result(None)
 
-    def _refused(self, waiting: _Waiting, failure: Exception) -> bool:
+    def _refused(self, batch: list[_Waiting], failure: Exception) -> bool:
         """Try a request that the working database refuses once more, then set it aside: it must not block the rest."""
         self._failures = 0
+        if not batch:
+            self._log.error("orders_refused", error=type(failure).__name__)
+            return True
+        waiting = batch[0]
+        if isinstance(failure, Conflict):
+            # Whoever recovered it took us for dead; what was recorded first stands, and is not counted again.
+            self._log.error("settlement_superseded", request_id=waiting.one.event.id)
+            self._written(batch)
+            return True
         waiting.refusals += 1
         if waiting.refusals < _MOST_REFUSALS:
             return False
+        second_best = waiting.one.second_best()
+        if second_best is not None:
+            self._log.error("settlement_without_hold", request_id=waiting.one.event.id, error=type(failure).__name__)
+            waiting.one, waiting.refusals = second_best, _MOST_REFUSALS - 1
+            return True
         self._queue.popleft()
-        self._log.error("settlement_refused", request_id=waiting.one.event.id, error=type(failure).__name__)
-        _tell(waiting, _unrecorded())
+        self._log.critical("settlement_refused", request_id=waiting.one.event.id, error=type(failure).__name__)
         if waiting.file is None:
-            self._keep([waiting.one])
+            with suppress(OSError):
+                save_unsettled(self._folder, [waiting.one], self._clock.now())
+        _tell(waiting, _unrecorded())
         return True
 
-    def _keep(self, ones: list[Settled]) -> None:
-        if not ones:
+    async def _run_spill(self) -> None:
+        while True:
+            await self._spill_due.wait()
+            self._spill_due.clear()
+            await self._spill_waiting()
+            await asyncio.sleep(_SPILL_PAUSE_S)  # so that those who come meanwhile share a file
+
+    async def _spill_waiting(self) -> None:
+        waiting = [each for each in self._queue if each.file is None]
+        if not waiting:
             return
         try:
-            path = save_unsettled(self._folder, ones, self._clock.now())
+            ones = [each.one for each in waiting]
+            file = await asyncio.to_thread(save_unsettled, self._folder, ones, self._clock.now())
         except OSError as error:
-            for one in ones:
-                self._log.critical("settlement_lost", request_id=one.event.id, error=type(error).__name__)
+            for each in waiting:
+                self._log.critical("settlement_lost", request_id=each.one.event.id, error=type(error).__name__)
+                _tell(each, _unrecorded())
             return
-        self._log.critical("settlement_unwritten", requests=len(ones), file=str(path))
+        for each in waiting:
+            if each.stored:
+                file.settled()  # the database took it meanwhile
+                continue
+            each.file = file
+            if not each.committed.done():
+                each.committed.set_result(None)
 
-    async def _try(self, batch: Sequence[Settled]) -> Exception | None:
+    async def _try(self, commit: Commit) -> Answers | Exception:
         try:
             async with asyncio.timeout(_LONGEST_WRITE_S):
-                await self._write(batch)
+                return await self._write(commit)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it and the writer live
             return error
-        return None
-
-
-def _blames_request(failure: Exception) -> bool:
-    """Whether one request may be at fault, not the database, which may also be full or have become read-only."""
-    state = getattr(getattr(failure, "orig", failure), "sqlstate", None)
-    if isinstance(state, str):
-        return state[:2] in _BLAMED_STATES
-    return not isinstance(failure, _OUTAGES)
 
 
 def _unrecorded() -> Unavailable:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from galerne.gateway.flights import FlightSlot
 from galerne.gateway.wire.answer import TokenCount
 from galerne.gateway.wire.chunks import Chunk, StreamChoice, Usage
 
@@ -20,8 +21,9 @@ class Tally:
     """What is known of one request so far.
 
     `reached` becomes true when an engine may have begun to work; only then is there anything to settle. `heard` becomes
-    true with the first chunk. `count()` is what the engine reported, or an estimate marked as such: one token for each
-    chunk with text, and the input by its bytes. A count that cannot be one (negative, above 2^40) is not reported.
+    true with the first chunk. `zone` is where the replica stands, `slot` a stream's place among those under way.
+    `count()` is what the engine reported, or an estimate marked as such: one token for each chunk with text, and the
+    input by its bytes. A count that cannot be one (negative, above 2^40) is not reported.
     """
 
     prompt_bytes: int
@@ -31,6 +33,8 @@ class Tally:
     finish_reason: str | None = None
     queue_ms: float = 0.0
     ttft_ms: float | None = None
+    zone: str = ""
+    slot: FlightSlot | None = None
     _usage: Usage | None = None
     _chunks: int = 0
     _sent: tuple[Usage | None, int] | None = None
@@ -60,8 +64,10 @@ class Tally:
         return self.finish_reason is not None and not self._unfinished
 
     def mark_sent(self) -> None:
-        """Note that everything seen so far has been handed to the client."""
+        """Note that everything seen so far is handed to the client now, so that not even our own death forgets it."""
         self._sent = (self._usage, self._chunks)
+        if self.slot is not None:
+            self.slot.deliver(self.count())
 
     def count(self) -> TokenCount:
         """The tokens seen so far."""

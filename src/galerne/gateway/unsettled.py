@@ -1,28 +1,22 @@
-"""What could not be settled before a stop, kept in files of JSON lines until the next start."""
+"""What the database could not take, kept in files of JSON lines until it can."""
 
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
+from galerne.gateway.settled import Settled
 from galerne.journal import Entry
 from galerne.journal import Outcome as JournalOutcome
 from galerne.kernel import GalerneError, get_logger
+from galerne.ledger import Posting, Settlement
 from galerne.metering import UsageEvent
 
-__all__ = ["Settled", "UnsettledFile", "load_unsettled", "save_unsettled"]
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """One request's end: what it used and what the journal says of it."""
-
-    event: UsageEvent
-    entry: Entry
+__all__ = ["UnsettledFile", "load_unsettled", "save_unsettled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +42,10 @@ class _Entry:
 class _Line:
     event: UsageEvent
     entry: _Entry
+    settlement: Settlement | None = None
+    spent: dict[str, int] = field(default_factory=dict[str, int])
+    posting: Posting | None = None
+    cost_nano: int = 0
 
 
 _decode = msgspec.json.Decoder(_Line).decode
@@ -55,7 +53,7 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 @dataclass(slots=True, eq=False)
 class UnsettledFile:
-    """A file of a run before this one; it goes once each of its lines is settled."""
+    """A file whose requests are not in the database yet; it goes once each of them is."""
 
     path: Path
     left: int = 0
@@ -68,7 +66,7 @@ class UnsettledFile:
                 self.path.unlink(missing_ok=True)
 
 
-def save_unsettled(folder: Path, ones: Sequence[Settled], at: datetime) -> Path:
+def save_unsettled(folder: Path, ones: Sequence[Settled], at: datetime) -> UnsettledFile:
     """The new file `unsettled-<time>.jsonl` that holds `ones` in order, safely on disk; `OSError` when it cannot be."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"unsettled-{at:%Y%m%dT%H%M%S}-{ones[0].event.id[-12:]}.jsonl"
@@ -78,7 +76,7 @@ def save_unsettled(folder: Path, ones: Sequence[Settled], at: datetime) -> Path:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    return path
+    return UnsettledFile(path, len(ones))
 
 
 def load_unsettled(folder: Path) -> list[tuple[Settled, UnsettledFile]]:
@@ -113,7 +111,9 @@ def _line(one: Settled) -> bytes:
         request_id=entry.request_id,
         detail=dict(entry.detail),
     )
-    return msgspec.json.encode(_Line(one.event, kept)) + b"\n"
+    return (
+        msgspec.json.encode(_Line(one.event, kept, one.settlement, dict(one.spent), one.posting, one.cost_nano)) + b"\n"
+    )
 
 
 def _settled(line: bytes) -> Settled:
@@ -130,4 +130,8 @@ def _settled(line: bytes) -> Settled:
             request_id=entry.request_id,
             detail=entry.detail,
         ),
+        read.settlement,
+        read.spent,
+        read.posting,
+        read.cost_nano,
     )

@@ -2,19 +2,20 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote, urlsplit
 
-import aiohttp
 import msgspec
-from yarl import URL
 
+from galerne.gateway.client import Address, Answer, Client, Lost, NotConnected
 from galerne.gateway.routing import Replica
 from galerne.kernel import BadRequest, GalerneError, RateLimited, Unavailable, UpstreamFailed
 
 __all__ = ["ConnectFailed", "ConnectionLost", "OptionsRefused", "Upstream", "engine_error", "refusal"]
 
-_CONNECT_TIMEOUT_S = 5.0
+_MOST_TARGETS = 1_000
 _LONGEST_REFUSAL = 64 * 1024
 _LONGEST_MESSAGE = 2_000
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -45,81 +46,83 @@ class OptionsRefused(BadRequest):
 
 
 class Upstream:
-    """The HTTP sessions to every engine; one for all of TCP and one for each unix socket in use."""
+    """The connections to every engine."""
 
     def __init__(self) -> None:
-        self._tcp: aiohttp.ClientSession | None = None
-        self._unix: dict[Path, aiohttp.ClientSession] = {}
+        self._client = Client()
+        self._targets: dict[tuple[str, Path | None, str | None, str], tuple[Address, bytes]] = {}
 
-    async def close(self) -> None:
-        """Close every connection."""
-        sessions = [*self._unix.values(), *([self._tcp] if self._tcp else [])]
-        self._unix, self._tcp = {}, None
-        for session in sessions:
-            await session.close()
+    def close(self) -> None:
+        """Close every connection that is idle."""
+        self._client.close()
 
-    async def post(self, replica: Replica, path: str, body: bytes, request_id: str) -> aiohttp.ClientResponse:
+    async def post(self, replica: Replica, path: str, body: bytes, request_id: str) -> Answer:
         """The engine's answer, its body not yet read; the caller closes it.
 
         Raises `ConnectFailed` when nothing was sent, `ConnectionLost` when that cannot be known. Never follows a
         redirect and sets no time limit: the caller holds the clock.
         """
-        headers = {"content-type": "application/json", "accept": "text/event-stream", "x-request-id": request_id}
-        if replica.api_key is not None:
-            headers["authorization"] = f"Bearer {replica.api_key}"
+        address, head = self._target(replica, path)
         try:
-            return await self._session(replica).post(
-                URL(replica.base_url.rstrip("/") + path, encoded=True),
-                data=body,
-                headers=headers,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return await self._client.post(address, head + b"x-request-id: %b\r\n" % request_id.encode(), body)
+        except NotConnected as error:
             raise ConnectFailed("The engine of this model cannot be reached.", retry_after_s=1) from error
-        except aiohttp.ClientError as error:
+        except Lost as error:
             raise ConnectionLost("The engine of this model hung up before it answered.") from error
 
-    def _session(self, replica: Replica) -> aiohttp.ClientSession:
-        if replica.socket is None:
-            if self._tcp is None:
-                self._tcp = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=15))
-            return self._tcp
-        found = self._unix.get(replica.socket)
+    def _target(self, replica: Replica, path: str) -> tuple[Address, bytes]:
+        key = (replica.base_url, replica.socket, replica.api_key, path)
+        found = self._targets.get(key)
         if found is None:
-            found = self._unix[replica.socket] = _session(
-                aiohttp.UnixConnector(path=str(replica.socket), limit=0, keepalive_timeout=15)
-            )
+            if len(self._targets) >= _MOST_TARGETS:
+                self._targets.clear()  # keys are rotated and addresses change; making all of them again costs little
+            found = self._targets[key] = _target(replica, path)
         return found
 
 
-def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=connector,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
-        auto_decompress=True,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=False,
-    )
+def _target(replica: Replica, path: str) -> tuple[Address, bytes]:
+    url = urlsplit(replica.base_url.rstrip("/") + path)
+    tls = url.scheme == "https"
+    host = url.hostname or ""
+    address = Address(host, url.port or (443 if tls else 80), tls, str(replica.socket) if replica.socket else None)
+    lines = [
+        f"POST {quote(url.path, safe='/%:@!$&()*+,;=~-._')} HTTP/1.1",
+        f"host: {url.netloc.rpartition('@')[2]}",
+        "content-type: application/json",
+        "accept: text/event-stream, application/json",
+        "accept-encoding: identity",
+    ]
+    if replica.api_key is not None:
+        if not replica.api_key.isprintable() or not replica.api_key.isascii():
+            raise UpstreamFailed("The key for this model holds what no header can.", code="upstream_credentials")
+        lines.append(f"authorization: Bearer {replica.api_key}")
+    return address, "".join(f"{line}\r\n" for line in lines).encode("ascii")
 
 
-async def refusal(response: aiohttp.ClientResponse) -> GalerneError:
-    """The typed error for an answer that is not 200; reads at most 64 KiB of it."""
-    try:
-        raw = await response.content.read(_LONGEST_REFUSAL)
-    except aiohttp.ClientError:
-        raw = b""
-    status = response.status
+async def refusal(answer: Answer) -> GalerneError:
+    """The typed error for an answer that is not 200; reads at most 64 KiB of it, and closes it."""
+    raw = await _read_refusal(answer)
+    status = answer.status
     if status in (400, 413, 422):
         return _perhaps_options(_fields(raw))
     if status == 429:
-        return RateLimited("The engine of this model has too much to do.", retry_after_s=_retry_after(response.headers))
+        return RateLimited("The engine of this model has too much to do.", retry_after_s=_retry_after(answer.headers))
     if status == 503:
-        return Unavailable("The engine of this model is not ready.", retry_after_s=_retry_after(response.headers))
+        return Unavailable("The engine of this model is not ready.", retry_after_s=_retry_after(answer.headers))
     if status in (401, 403):
         return UpstreamFailed("The engine refused this gateway's own credentials.", code="upstream_credentials")
     if status == 404:
         return UpstreamFailed("The engine does not serve this model.", code="upstream_lacks_model")
     return UpstreamFailed(f"The engine answered with status {status}.")
+
+
+async def _read_refusal(answer: Answer) -> bytes:
+    raw = b""
+    with suppress(Lost):
+        while len(raw) < _LONGEST_REFUSAL and (part := await answer.read()):
+            raw += part
+    answer.close()
+    return raw[:_LONGEST_REFUSAL]
 
 
 def engine_error(error: Mapping[str, Any] | str) -> GalerneError:
@@ -185,10 +188,10 @@ def _fields(raw: bytes) -> Mapping[str, Any]:
     return cast(dict[str, Any], error) if isinstance(error, dict) else {}
 
 
-def _retry_after(headers: Mapping[str, str]) -> float:
-    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+def _retry_after(headers: Mapping[bytes, bytes]) -> float:
+    for name, unit_s in ((b"retry-after-ms", 0.001), (b"retry-after", 1.0)):
         try:
-            wait_s = float(headers.get(name, "")) * unit_s
+            wait_s = float(headers.get(name, b"")) * unit_s
         except ValueError:
             continue
         if 0 <= wait_s <= 3600:

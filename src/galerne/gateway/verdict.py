@@ -1,6 +1,5 @@
 """How a request ended, and what usage and journal say of it; pure."""
 
-import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -8,15 +7,13 @@ from typing import Literal
 from galerne.gateway.admission import Admitted
 from galerne.gateway.caller import HungUp
 from galerne.gateway.exchange import StreamWriter
-from galerne.gateway.settlement import Settled
+from galerne.gateway.settled import Ending, Settled, settle_flight
 from galerne.gateway.tally import Tally
 from galerne.gateway.wire.answer import TokenCount
 from galerne.gateway.wire.errors import error_status
-from galerne.journal import Entry
 from galerne.kernel import GalerneError, Unavailable
-from galerne.metering import UsageEvent
 
-__all__ = ["InternalError", "Outcome", "Verdict", "place_of", "settled", "verdict_of"]
+__all__ = ["InternalError", "Outcome", "Verdict", "cancelled", "failed", "place_of", "settled"]
 
 Outcome = Literal["completed", "cancelled", "failed"]
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; no answer carries it
@@ -37,14 +34,14 @@ class Verdict:
     cause: str | None = None
 
 
-def verdict_of(work: "asyncio.Task[bytes | StreamWriter]", *, hung_up: bool) -> Verdict:
-    """What came of the work that is done; a client that hung up after the end of its answer did get it."""
-    if work.cancelled():
-        error = None if hung_up else Unavailable("This server is shutting down.", code="shutting_down", retry_after_s=1)
-        return Verdict("cancelled", error=error, hung_up=hung_up)
-    error = work.exception()
-    if error is None:
-        return Verdict("completed", work.result(), hung_up=hung_up)
+def cancelled(*, hung_up: bool) -> Verdict:
+    """Nobody waits for the answer any more, or this server stops."""
+    error = None if hung_up else Unavailable("This server is shutting down.", code="shutting_down", retry_after_s=1)
+    return Verdict("cancelled", error=error, hung_up=hung_up)
+
+
+def failed(error: Exception, *, hung_up: bool) -> Verdict:
+    """What came of work that raised `error`."""
     if isinstance(error, HungUp):
         return Verdict("cancelled", hung_up=True, cause="client_stalled")
     if isinstance(error, GalerneError):
@@ -53,51 +50,18 @@ def verdict_of(work: "asyncio.Task[bytes | StreamWriter]", *, hung_up: bool) -> 
 
 
 def settled(admitted: Admitted, tally: Tally, verdict: Verdict, *, at: datetime, total_ms: float) -> Settled:
-    """The usage event and the journal entry of one request, to be written together."""
-    count = _count(admitted, tally, verdict)
-    arrival, grant, model = admitted.arrival, admitted.grant, admitted.model
-    status = _status(admitted, verdict)
-    finish_reason = tally.finish_reason if verdict.outcome == "completed" else None
-    event = UsageEvent(
-        id=arrival.request_id,
-        organisation_id=grant.actor.organisation_id,
-        workspace_id=grant.actor.workspace_id,
-        key_id=grant.key_id,
-        model=model.id,
-        model_version=model.version,
-        endpoint=arrival.endpoint,
-        dialect=arrival.dialect,
-        input_tokens=count.input_tokens,
-        cached_tokens=count.cached_tokens,
-        output_tokens=count.output_tokens,
-        estimated=count.estimated,
-        streamed=admitted.streamed,
-        partial=verdict.outcome != "completed",
+    """What is written of one request: its usage, its entry in the journal, what it pays."""
+    flight = admitted.flight(tally.zone) if tally.slot is None else tally.slot.flight
+    ending = Ending(
         outcome=verdict.outcome,
-        finish_reason=finish_reason,
-        status=status,
-        started_at=arrival.started_at,
-        queue_ms=tally.queue_ms,
+        status=_status(admitted, verdict),
+        finish_reason=tally.finish_reason if verdict.outcome == "completed" else None,
+        queue_ms=tally.queue_ms + admitted.arrival.queued_s * 1000,
         ttft_ms=tally.ttft_ms,
         total_ms=total_ms,
-    )
-    entry = Entry(
-        action=f"inference.{verdict.outcome}",
-        actor=grant.actor,
-        resource=f"model:{model.id}@{model.version}",
-        outcome="done" if verdict.outcome == "completed" else "failed",
         at=at,
-        request_id=arrival.request_id,
-        detail={
-            "endpoint": arrival.endpoint,
-            "input_tokens": count.input_tokens,
-            "cached_tokens": count.cached_tokens,
-            "output_tokens": count.output_tokens,
-            "finish_reason": finish_reason,
-            "status": status,
-        },
     )
-    return Settled(event, entry)
+    return settle_flight(flight, _count(admitted, tally, verdict), ending, f"inference.{verdict.outcome}")
 
 
 def _count(admitted: Admitted, tally: Tally, verdict: Verdict) -> TokenCount:

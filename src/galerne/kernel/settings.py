@@ -47,6 +47,21 @@ class Settings(BaseSettings):
     probe_interval_s: float = Field(
         default=5, gt=0, description="How often other servers are asked whether they live and which models they serve."
     )
+    lease_s: float = Field(
+        default=60,
+        ge=3,
+        description="How long a gateway holds leases of limits and money without a sign of life; then they are freed.",
+    )
+    outage_s: float = Field(
+        default=60,
+        ge=0,
+        description="How long requests with known keys are admitted while the database is away; then 503.",
+    )
+    queue_capacity: int = Field(
+        default=1000, ge=1, description="Requests that may wait for the replicas of one model; above it, 429."
+    )
+    queue_timeout_s: float = Field(default=30, gt=0, description="How long a request waits for a replica; then 429.")
+    batch_queue_timeout_s: float = Field(default=600, gt=0, description="The same for requests of the batch tier.")
     engine_parallel: int = Field(
         default=8, ge=1, le=256, description="Requests that one embedded engine decodes together."
     )

@@ -20,7 +20,7 @@ from galerne.kernel.script import Rows, Script, calls
 
 __all__ = ["Writer", "blames_content", "open_writer"]
 
-_connect = cast(Any, asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]  # untyped
+_connect = cast(Any, asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]  # asyncpg is untyped
 _LOCK_PAUSE_S = 0.002
 _CONNECT_TIMEOUT_S = 5
 _COMMAND_TIMEOUT_S = 15

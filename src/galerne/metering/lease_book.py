@@ -109,6 +109,18 @@ class LeaseBook:
         self._use += amount
         return True
 
+    def reserve_unasked(self, amount: int) -> bool:
+        """The same while the database is away: of a bucket what is at hand may be used however old it is.
+
+        It was counted as taken, so no more than that passes; the lease of a window or gauge may be another's by now.
+        """
+        if not self._is_bucket or amount > self.available:
+            return False
+        self.available -= amount
+        self.in_flight += amount
+        self._use += amount
+        return True
+
     def release(self, amount: int) -> None:
         """Undo `reserve` at once: the request was refused by another pool."""
         self.available += amount

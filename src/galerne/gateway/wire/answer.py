@@ -17,7 +17,10 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Face:
-    """What every part of an answer carries; `model` is as the caller wrote it, `fingerprint` says which version."""
+    """What every part of an answer carries; `model` is as the caller wrote it, `fingerprint` says which version.
+
+    `tier` is the service tier that was served, by its name in the dialect.
+    """
 
     request_id: str
     created: int
@@ -27,6 +30,7 @@ class Face:
     dialect: Dialect
     include_usage: bool
     prefix: str | None = None
+    tier: str = "default"
 
     @property
     def answer_id(self) -> str:
@@ -50,7 +54,7 @@ class TokenCount:
         """All tokens."""
         return self.input_tokens + self.cached_tokens + self.output_tokens
 
-    def usage(self, dialect: Dialect) -> dict[str, Any]:
+    def usage(self, dialect: Dialect, tier: str) -> dict[str, Any]:
         """The `usage` object: prompt tokens include cached ones on both wires; Mistral's carries the tier too."""
         usage: dict[str, Any] = {
             "prompt_tokens": self.input_tokens + self.cached_tokens,
@@ -59,7 +63,7 @@ class TokenCount:
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
         if dialect == "mistral":
-            usage["service_tier"] = "standard"
+            usage["service_tier"] = tier
         return usage
 
 

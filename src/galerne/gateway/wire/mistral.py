@@ -54,7 +54,7 @@ class MistralStream:
         for choice in self._held:
             if context_reached and choice["finish_reason"] == "length":
                 choice["finish_reason"] = "model_length"
-        usage = b',"usage":' + _encode(count.usage("mistral")) if self._face.include_usage else b""
+        usage = b',"usage":' + _encode(count.usage("mistral", self._face.tier)) if self._face.include_usage else b""
         return self._head + _encode(self._held) + usage + b"}\n\n" + DONE
 
     def fail(self, error: GalerneError) -> bytes:
@@ -109,7 +109,7 @@ def chat_answer(face: Face, choices: Sequence[AnswerChoice], count: TokenCount, 
             "created": face.created,
             "model": face.model,
             "choices": [_choice(choice, face, context_reached) for choice in choices],
-            "usage": count.usage("mistral"),
+            "usage": count.usage("mistral", face.tier),
         }
     )
 

@@ -42,7 +42,7 @@ class OpenAIStream:
             "object": "chat.completion.chunk" if self._chat else "text_completion",
             "created": face.created,
             "model": face.model,
-            "service_tier": "default",
+            "service_tier": face.tier,
             "system_fingerprint": face.fingerprint,
         }
         self._head = b"data: " + _encode(head)[:-1] + b',"choices":'
@@ -71,7 +71,7 @@ class OpenAIStream:
         """What was held back, the usage chunk if asked for, and the end of the stream."""
         usage = b""
         if self._face.include_usage:
-            usage = self._head + b'[],"usage":' + _encode(count.usage("openai")) + b"}\n\n"
+            usage = self._head + b'[],"usage":' + _encode(count.usage("openai", self._face.tier)) + b"}\n\n"
         return self._held + usage + DONE
 
     def fail(self, error: GalerneError) -> bytes:
@@ -137,9 +137,9 @@ def _head(face: Face, kind: str, count: TokenCount) -> dict[str, Any]:
         "object": kind,
         "created": face.created,
         "model": face.model,
-        "service_tier": "default",
+        "service_tier": face.tier,
         "system_fingerprint": face.fingerprint,
-        "usage": count.usage("openai"),
+        "usage": count.usage("openai", face.tier),
     }
 
 

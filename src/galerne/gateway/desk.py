@@ -1,0 +1,62 @@
+"""What the next commit does besides settling: leases asked for and given back, and progress of long streams."""
+
+from collections.abc import Sequence
+
+from galerne.gateway.flights import FlightFile
+from galerne.gateway.metrics import GatewayMetrics
+from galerne.gateway.progress import Progress
+from galerne.gateway.reservations import Answers, Orders, Reservations
+from galerne.kernel import Clock
+
+__all__ = ["GatewayDesk"]
+
+
+class GatewayDesk:
+    """The `Desk` of a running gateway."""
+
+    def __init__(
+        self, holder: str, reservations: Reservations, flights: FlightFile, clock: Clock, metrics: GatewayMetrics
+    ) -> None:
+        self._holder = holder
+        self._reservations = reservations
+        self._flights = flights
+        self._clock = clock
+        self._metrics = metrics
+        self._ticked = False
+
+    def set_outage(self, outage: bool) -> None:
+        """The database is away, or is back."""
+        self._reservations.outage = outage
+
+    def tick(self) -> None:
+        """About once a second: have the next commit look for what is due."""
+        self._ticked = True
+        self._reservations.tick()
+
+    def orders(self) -> Orders | None:
+        """What reservations ask for."""
+        return self._reservations.orders()
+
+    def progress(self) -> Sequence[Progress]:
+        """What long streams have delivered since the last tick."""
+        if not self._ticked:
+            return ()
+        self._ticked = False
+        found = (slot.progress(self._holder) for slot in self._flights.long_flights(self._clock.monotonic()))
+        return [each for each in found if each is not None]
+
+    def done(self, orders: Orders, answers: Answers) -> None:
+        """The orders were carried out."""
+        self._reservations.done(orders, answers)
+
+    def failed(self, orders: Orders) -> None:
+        """The orders were not carried out."""
+        self._reservations.failed(orders)
+
+    def committed(self, size: int, seconds: float) -> None:
+        """A commit of so many requests took so long."""
+        self._metrics.committed(size, seconds)
+
+    def end(self) -> Orders:
+        """Everything given back."""
+        return self._reservations.end()

@@ -1,0 +1,112 @@
+"""What a key's requests for a model are subject to: limits, price, account, plan; read together, kept for seconds."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from galerne.billing import TIER_MODIFIERS_PPM, Plan, Rates, find_plan, most_nano, rates_of
+from galerne.gateway.cache import FreshCache
+from galerne.gateway.tickets import Tier
+from galerne.identity import KeyGrant
+from galerne.kernel import Clock, Database, NotFound, Settings, Unavailable
+from galerne.ledger import AccountKind, accounts_of, house_account
+from galerne.metering import LimitSubject, PoolSpec, pool_specs, rules_for
+from galerne.models import Model
+
+__all__ = ["Terms", "TermsCache", "terms_reader"]
+
+_STALENESS_S = 5.0
+_LEAST_PLAN = Plan(id="", weight=1, tier="standard", description="")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The pools that a request draws from, its plan, what its tokens cost and who pays: (debit, credit) account ids.
+
+    `rates` is None for a model without a price, `accounts` for an organisation without an account in the price's
+    currency: then use is counted and nothing is charged.
+    """
+
+    pools: tuple[PoolSpec, ...]
+    plan: Plan
+    rates: Rates | None = None
+    accounts: tuple[str, str] | None = None
+
+    def most_nano(self, prompt_tokens: int, output_tokens: int, tier: Tier) -> int:
+        """The most that a request within these bounds can cost."""
+        if self.rates is None:
+            return 0
+        return most_nano(self.rates, prompt_tokens, output_tokens, TIER_MODIFIERS_PPM[tier])
+
+
+def terms_reader(
+    database: Database, settings: Settings, clock: Clock
+) -> Callable[[tuple[KeyGrant, Model]], Awaitable[Terms]]:
+    """A function that reads the terms in a transaction of its own; `Unavailable` (503) when the database is down."""
+    defaults = (settings.default_requests_per_minute, settings.default_tokens_per_minute)
+
+    async def read(whose: tuple[KeyGrant, Model]) -> Terms:
+        grant, model = whose
+        actor = grant.actor
+        subject = LimitSubject(
+            key_id=grant.key_id,
+            workspace_id=actor.workspace_id,
+            organisation_id=actor.organisation_id,
+            plan=grant.plan,
+            requests_per_minute=grant.requests_per_minute,
+            tokens_per_minute=grant.tokens_per_minute,
+        )
+        try:
+            async with database.reading() as session:
+                rules = await rules_for(session, grant.key_id, actor.workspace_id, actor.organisation_id, grant.plan)
+                plan = await _plan(session, grant.plan)
+                rates, accounts = await _price(session, actor.organisation_id, model, clock.now())
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            raise Unavailable(
+                "Limits and prices cannot be read at the moment.", code="database_unavailable", retry_after_s=1
+            ) from error
+        return Terms(pool_specs(rules, subject, model.id, defaults), plan, rates, accounts)
+
+    return read
+
+
+async def _plan(session: AsyncSession, name: str) -> Plan:
+    try:
+        return await find_plan(session, name)
+    except NotFound:
+        return _LEAST_PLAN  # a plan that was taken away must not stop anybody's work
+
+
+async def _price(
+    session: AsyncSession, organisation_id: str, model: Model, at: datetime
+) -> tuple[Rates | None, tuple[str, str] | None]:
+    """The rates in the currency of the organisation's prepaid account, if it has one with a price for the model."""
+    for balance in await accounts_of(session, organisation_id):
+        if balance.account.kind is AccountKind.PREPAID:
+            rates = await rates_of(session, model.id, at, balance.account.currency)
+            if rates is not None:
+                return rates, (balance.account.id, house_account(AccountKind.REVENUE, rates.currency).id)
+    return await rates_of(session, model.id, at), None
+
+
+class TermsCache:
+    """Terms by key and model."""
+
+    def __init__(
+        self,
+        read: Callable[[tuple[KeyGrant, Model]], Awaitable[Terms]],
+        clock: Clock,
+        *,
+        outage_s: float,
+        capacity: int = 20_000,
+    ) -> None:
+        self._terms: FreshCache[tuple[str, str], tuple[KeyGrant, Model], Terms] = FreshCache(
+            read, clock, staleness_s=_STALENESS_S, refusal_s=0.0, capacity=capacity, outage_s=outage_s
+        )
+
+    async def of(self, grant: KeyGrant, model: Model) -> Terms:
+        """The terms of a key's requests for `model`, at most five seconds old while the database answers."""
+        return await self._terms.get((grant.key_id, model.id), (grant, model))

@@ -1,0 +1,26 @@
+"""Service tiers: what a caller asks for, what its plan lets it have, what each dialect calls it. Pure."""
+
+from galerne.billing import Plan
+from galerne.gateway.dialect import Dialect
+from galerne.gateway.tickets import Tier
+
+__all__ = ["served_name", "tier_of"]
+
+_ASKED: dict[str, Tier] = {"priority": "priority", "fast": "priority", "scale": "priority", "flex": "batch"}
+_OPENAI: dict[Tier, str] = {"priority": "priority", "standard": "default", "batch": "flex"}
+_MISTRAL: dict[Tier, str] = {"priority": "priority", "standard": "standard", "batch": "flex"}
+
+
+def tier_of(asked: str | None, plan: Plan) -> Tier:
+    """The tier that serves a request: `auto` (or nothing) gives the plan's best, `default` and `standard_only` the
+    standard one, `flex` the cheap one, and `priority` what the plan allows of it.
+    """
+    if asked in (None, "auto"):
+        return plan.tier
+    wanted = _ASKED.get(asked or "", "standard")
+    return wanted if plan.allows(wanted) else plan.tier
+
+
+def served_name(tier: Tier, dialect: Dialect) -> str:
+    """What an answer calls the tier that served it."""
+    return (_MISTRAL if dialect == "mistral" else _OPENAI)[tier]

@@ -1,6 +1,7 @@
 """A real `galerne serve` as a child process, and what a test wants to do with it."""
 
 import http.client
+import itertools
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from tests.processes import Process, is_running, tree, wait_for
 ADMIN_KEY = "admin-key-of-the-tests-0123456789"
 START_S = 90
 _STOP_S = 40
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,11 @@ class Server:
 
 
 @contextmanager
-def serving(data: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+def serving(
+    data: Path, *arguments: str, environment: Mapping[str, str] | None = None, command: str = "serve"
+) -> Iterator[Server]:
     """A server on a free port with its data in `data`; it must end in good order and leave no process behind."""
-    server = start(data, *arguments, environment=environment)
+    server = start(data, *arguments, environment=environment, command=command)
     everyone: list[Process] = []
     try:
         server.wait_ready()
@@ -161,14 +165,15 @@ def serving(data: Path, *arguments: str, environment: Mapping[str, str] | None =
     assert [left for left in everyone if is_running(left)] == []
 
 
-def start(data: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Server:
+def start(data: Path, *arguments: str, environment: Mapping[str, str] | None = None, command: str = "serve") -> Server:
     """A server that has begun to listen and may not be ready yet; the caller ends it."""
     data.parent.mkdir(parents=True, exist_ok=True)
-    log, said = data.parent / f"{data.name}.stderr", data.parent / f"{data.name}.stdout"
+    name = f"{data.name}.{command}-{next(_numbers)}"
+    log, said = data.parent / f"{name}.stderr", data.parent / f"{name}.stdout"
     variables = clean_environment(GALERNE_ADMIN_KEY=ADMIN_KEY, **(environment or {}))
     with log.open("ab") as stderr, said.open("wb") as stdout:
         process = subprocess.Popen(
-            _command("serve", "--port", "0", "--data", str(data), *arguments),
+            _command(command, "--port", "0", "--data", str(data), *arguments),
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,

@@ -34,8 +34,10 @@ async def client(database: Database, ids: Ids, tmp_path: Path) -> AsyncGenerator
     app = create_app(Installation(settings, database, clock, ids, supervisor, gateway, registry))
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     headers = {"authorization": f"Bearer {KEY}"}
+    await gateway.start()
     async with httpx2.AsyncClient(transport=transport, base_url="http://galerne", headers=headers) as client:
         yield client
+    await gateway.stop()
 
 
 async def test_a_key_made_over_http_works_and_is_listed_without_its_secret(client: httpx2.AsyncClient) -> None:

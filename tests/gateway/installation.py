@@ -155,7 +155,13 @@ async def running_gateway(
     listening.bind(("127.0.0.1", 0))
     listening.listen(1024)
     config = uvicorn.Config(
-        cast(Any, gateway), lifespan="off", log_config=None, access_log=False, ws="none", http=BoundedHttp
+        cast(Any, gateway),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        ws="none",
+        http=BoundedHttp,
     )
     server = uvicorn.Server(config)
     config.load()

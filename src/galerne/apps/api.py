@@ -22,7 +22,8 @@ from galerne import __version__, billing, identity, ledger, metering
 from galerne.apps.refusals import install_refusals, refusal
 from galerne.apps.routes import journal as journal_routes
 from galerne.apps.routes import limits as limit_routes
-from galerne.engines import Supervisor
+from galerne.apps.scrapes import SharedScrapes
+from galerne.apps.wiring import EngineStates
 from galerne.gateway import Gateway, KeyCache, key_reader, openapi_schema, presented_key
 from galerne.gateway import router as models_router
 from galerne.governance import Permission, RequiredPermission
@@ -74,20 +75,36 @@ def documented_routes() -> list[DocumentedRoute]:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """The running parts that the application is made of."""
+    """The running parts that the application is made of; `scrapes` where several processes share a port."""
 
     settings: Settings
     database: Database
     clock: Clock
     ids: Ids
-    supervisor: Supervisor
+    engines: EngineStates
     gateway: Gateway
     registry: CollectorRegistry
+    scrapes: SharedScrapes | None = None
 
 
 def create_app(installation: Installation) -> ASGIApp:
     """The whole HTTP surface: inference routes to the gateway, everything else to the control plane."""
-    control = _Authenticated(_control_plane(installation), installation)
+    return _beside_gateway(_control_plane(installation), installation)
+
+
+def create_gateway_app(installation: Installation) -> ASGIApp:
+    """What a gateway that runs on its own answers: inference, the list of models, health and metrics."""
+    app = FastAPI(title="Galerne", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    _give_parts(app, installation)
+    app.include_router(models_router)
+    app.include_router(_health_routes(installation))
+    install_refusals(app)
+    _check_permissions(app)
+    return _beside_gateway(app, installation)
+
+
+def _beside_gateway(plane: FastAPI, installation: Installation) -> ASGIApp:
+    control = _Authenticated(plane, installation)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and installation.gateway.handles(scope["path"]):
@@ -107,17 +124,22 @@ def _control_plane(installation: Installation) -> FastAPI:
         redoc_url=None,
         max_body_size=installation.settings.max_body_bytes,
     )
-    app.state.database = installation.database
-    app.state.clock = installation.clock
-    app.state.ids = installation.ids
-    app.state.gateway = installation.gateway
+    _give_parts(app, installation)
     for router in ROUTERS:
         app.include_router(router)
     app.include_router(_health_routes(installation))
+    app.include_router(_front_door())
     install_refusals(app)
     app.openapi = lambda: _openapi(app)
     _check_permissions(app)
     return app
+
+
+def _give_parts(app: FastAPI, installation: Installation) -> None:
+    app.state.database = installation.database
+    app.state.clock = installation.clock
+    app.state.ids = installation.ids
+    app.state.gateway = installation.gateway
 
 
 def _health_routes(installation: Installation) -> APIRouter:
@@ -135,8 +157,7 @@ def _health_routes(installation: Installation) -> APIRouter:
         if installation.gateway.settlement_failing:
             parts["settlement"] = "usage cannot be written"
         parts |= {
-            f"engine {each.name}": None if each.ready else str(each.state)
-            for each in installation.supervisor.replicas()
+            f"engine {each.name}": None if each.ready else str(each.state) for each in installation.engines.replicas()
         }
         broken = any(parts.values())
         body = {
@@ -148,7 +169,15 @@ def _health_routes(installation: Installation) -> APIRouter:
     @router.get("/metrics")
     async def metrics() -> Response:
         """Figures for Prometheus; no tenant, key or text is named in them."""
-        return Response(generate_latest(installation.registry), media_type=CONTENT_TYPE_LATEST)
+        shared = installation.scrapes
+        text = generate_latest(installation.registry) if shared is None else await shared.all()
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _front_door() -> APIRouter:
+    router = APIRouter()
 
     @router.get("/", include_in_schema=False)
     async def front_door() -> Response:

@@ -18,6 +18,7 @@ from galerne.kernel import GalerneError
 
 COMMANDS = {
     "serve": "Serve everything in one place: API, engines, database.",
+    "gateway": "Serve inference alone, beside a server.",
     "models": "List, show, add, remove and verify models.",
     "organisations": "Create, list, show and change organisations.",
     "workspaces": "Create, list and change workspaces.",

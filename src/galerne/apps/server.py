@@ -1,23 +1,26 @@
-"""One server: opens the database, starts the engines, listens, says how to try it, and ends in good order."""
+"""Servers: everything in one place, a gateway on its own, a worker beside a server. Each opens the database, starts its
+parts, listens, says where, and ends in good order.
+"""
 
 import asyncio
 import fcntl
 import os
 import signal
-import socket
 import tempfile
+import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
-import uvicorn
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from galerne.apps.api import Installation, create_app
-from galerne.apps.connections import BoundedHttp, most_connections
-from galerne.apps.wiring import InstallationReplicas, engine_specs
+from galerne.apps.api import Installation, create_app, create_gateway_app
+from galerne.apps.listening import Listening, address_of, answer_until_told, bound, check_free
+from galerne.apps.scrapes import SharedScrapes
+from galerne.apps.wiring import EngineStates, InstallationReplicas, engine_specs
+from galerne.apps.workers import FIRST, NotedEngines, note_engines, worker_specs, workers_supervisor
 from galerne.engines import Supervisor
 from galerne.gateway import Gateway, HealthBook, Probes, replica_reader
 from galerne.identity import bootstrap
@@ -25,108 +28,163 @@ from galerne.kernel import Conflict, Database, Ids, Settings, SystemClock, get_l
 from galerne.models import EmbeddedModel, embedded_models, publish_embedded
 
 _ENGINE_START_S = 120
-_GRACE_S = 20
+_LONGEST_STOP_S = 75
 
-
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """Where to listen; port 0 takes a free one."""
-
-    host: str
-    port: int
+Echo = Callable[[str], None]
 
 
 async def serve_forever(
-    settings: Settings, where: Listening, echo: Callable[[str], None], *, with_engines: bool = True
+    settings: Settings, where: Listening, echo: Echo, *, with_engines: bool = True, workers: int = 1
 ) -> None:
     """Serve until a signal says stop; `echo` gets the lines for the person who started it.
 
-    Raises `Conflict` when the port or the data folder is taken by another process.
+    `workers` processes answer on the port, this one among them. Raises `Conflict` when the port or the data folder is
+    taken by another process.
     """
     _make_private(settings.data)
+    if workers > 1:
+        check_free(where)
+    embedded = embedded_models(settings.zone) if with_engines else ()
     with (
         _only_server_of(settings.data),
-        _bound(where) as listening,
-        tempfile.TemporaryDirectory(prefix="galerne-") as run,
+        bound(where, shared=workers > 1) as listening,
+        tempfile.TemporaryDirectory(prefix="galerne-") as name,
     ):
-        embedded = embedded_models(settings.zone) if with_engines else ()
-        async with _opened(settings, embedded, Path(run)) as (installation, new_admin_key):
-            config = uvicorn.Config(
-                create_app(installation),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                http=BoundedHttp,
-                limit_concurrency=most_connections(),
-                timeout_graceful_shutdown=_GRACE_S,
-            )
-            server = uvicorn.Server(config)
-            address = f"http://{_reachable(where.host)}:{listening.getsockname()[1]}"
-            announcement = asyncio.create_task(_announce(installation, address, new_admin_key, echo))
-            # uvicorn raises the signal again when it is done; it has been obeyed then, and settling is still to come.
-            for name in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(name, _already_obeyed)
-            try:
-                await server.serve(sockets=[listening])
-            finally:
-                announcement.cancel()
+        run, stopping = Path(name), asyncio.Event()
+        async with _opened(settings, embedded, run) as (installation, supervisor, new_admin_key):
+            shown = new_admin_key if settings.admin_key is None else None
+            there = replace(where, port=listening.getsockname()[1])
+            async with _beside_workers(installation, supervisor, (workers, run, there), stopping) as whole:
+                announcement = asyncio.create_task(
+                    _announce(whole, supervisor, address_of(where, listening), shown, echo)
+                )
+                try:
+                    await answer_until_told(create_app(whole), listening, stopping)
+                finally:
+                    announcement.cancel()
+
+
+async def serve_gateway(settings: Settings, where: Listening, echo: Echo) -> None:
+    """Serve inference, the models list and health until a signal says stop, on a database that `serve` looks after.
+
+    Raises `Conflict` when the port is taken or the database's schema is another version's.
+    """
+    _make_private(settings.data)
+    database = Database(settings.resolved_database_url)
+    try:
+        await database.check_schema()
+        with bound(where) as listening:
+            async with _running(settings, database, Supervisor(SystemClock())) as installation:
+                echo(f"Galerne's gateway listens on {address_of(where, listening)} and runs no engines of its own.")
+                await answer_until_told(create_gateway_app(installation), listening)
+    finally:
+        await database.close()
+
+
+async def serve_worker(settings: Settings, where: Listening, run: Path, name: str) -> None:
+    """Serve on a server's port beside it until a signal says stop, or until the server ends: standard input does."""
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    database = Database(settings.resolved_database_url)
+    try:
+        with bound(where, shared=True) as listening:
+            async with _running(settings, database, NotedEngines(run, SystemClock())) as installation:
+                scrapes = SharedScrapes(run, name, installation.registry)
+                await scrapes.start()
+                try:
+                    await answer_until_told(create_app(replace(installation, scrapes=scrapes)), listening)
+                finally:
+                    scrapes.stop()
+    finally:
+        await database.close()
 
 
 @asynccontextmanager
 async def _opened(
     settings: Settings, embedded: Sequence[EmbeddedModel], run: Path
-) -> AsyncGenerator[tuple[Installation, str | None]]:
-    clock, ids = SystemClock(), Ids()
+) -> AsyncGenerator[tuple[Installation, Supervisor, str | None]]:
     database = Database(settings.resolved_database_url)
-    supervisor = Supervisor(clock)
+    supervisor = Supervisor(SystemClock())
     try:
-        new_admin_key = await _prepare(database, settings, ids, embedded)
-        registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=registry)
-        health = HealthBook(seed=os.getpid())
-        replicas = InstallationReplicas(settings, supervisor, health, clock)
-        probes = Probes(replica_reader(database, replicas), health, clock, interval_s=settings.probe_interval_s)
-        gateway = Gateway(
-            database=database, settings=settings, clock=clock, ids=ids, replicas=replicas, registry=registry
-        )
+        new_admin_key = await _prepare(database, settings, embedded)
         await supervisor.start(engine_specs(settings, embedded, run))
-        await gateway.start()
-        await probes.start()
-        try:
-            yield Installation(settings, database, clock, ids, supervisor, gateway, registry), new_admin_key
-        finally:
-            await gateway.stop()
-            await probes.stop()
+        async with _running(settings, database, supervisor) as installation:
+            yield installation, supervisor, new_admin_key
     finally:
         await supervisor.stop()
         await database.close()
 
 
-async def _prepare(database: Database, settings: Settings, ids: Ids, embedded: Sequence[EmbeddedModel]) -> str | None:
+@asynccontextmanager
+async def _running(settings: Settings, database: Database, engines: EngineStates) -> AsyncGenerator[Installation]:
+    clock, ids = SystemClock(), Ids()
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    health = HealthBook(seed=os.getpid())
+    replicas = InstallationReplicas(settings, engines, health, clock)
+    probes = Probes(replica_reader(database, replicas), health, clock, interval_s=settings.probe_interval_s)
+    gateway = Gateway(database=database, settings=settings, clock=clock, ids=ids, replicas=replicas, registry=registry)
+    await gateway.start()
+    await probes.start()
+    try:
+        yield Installation(settings, database, clock, ids, engines, gateway, registry)
+    finally:
+        await gateway.stop()
+        await probes.stop()
+
+
+@asynccontextmanager
+async def _beside_workers(
+    installation: Installation, engines: Supervisor, plan: tuple[int, Path, Listening], stopping: asyncio.Event
+) -> AsyncGenerator[Installation]:
+    """The installation with its further workers, who are told to stop when it is."""
+    count, run, where = plan
+    if count == 1:
+        yield installation
+        return
+    scrapes, workers = SharedScrapes(run, FIRST, installation.registry), workers_supervisor(installation.clock)
+    notes = asyncio.create_task(note_engines(run, engines))
+    await scrapes.start()
+    await workers.start(worker_specs(count, run, installation.settings.data, where))
+    stop = asyncio.create_task(_stop_when(stopping, workers))
+    try:
+        yield replace(installation, scrapes=scrapes)
+    finally:
+        stopping.set()
+        await stop
+        notes.cancel()
+        scrapes.stop()
+
+
+async def _stop_when(stopping: asyncio.Event, workers: Supervisor) -> None:
+    await stopping.wait()
+    await workers.stop()
+
+
+async def _prepare(database: Database, settings: Settings, embedded: Sequence[EmbeddedModel]) -> str | None:
     await database.migrate()
     chosen = None if settings.admin_key is None else settings.admin_key.get_secret_value()
     async with database.transaction() as session:
-        new_admin_key = await bootstrap(session, ids, SystemClock(), chosen)
+        new_admin_key = await bootstrap(session, Ids(), SystemClock(), chosen)
         await publish_embedded(session, [each.model for each in embedded], SystemClock())
     return new_admin_key
 
 
 async def _announce(
-    installation: Installation, address: str, new_admin_key: str | None, echo: Callable[[str], None]
+    installation: Installation, supervisor: Supervisor, address: str, new_admin_key: str | None, echo: Echo
 ) -> None:
-    echo(f"Galerne listens on {address} (documentation at /docs); its data is in {installation.settings.data}.")
-    if new_admin_key is not None and installation.settings.admin_key is None:
+    settings = installation.settings
+    echo(f"Galerne listens on {address} (documentation at /docs); its data is in {settings.data}.")
+    if new_admin_key is not None:
         echo(f"Administrator's API key, shown this once:\n\n    {new_admin_key}\n")
-    for engine in installation.supervisor.replicas():
-        if not await installation.supervisor.wait_ready(engine.name, _ENGINE_START_S):
-            failed = installation.supervisor.replica(engine.name)
+    for engine in supervisor.replicas():
+        if not await supervisor.wait_ready(engine.name, _ENGINE_START_S):
+            failed = supervisor.replica(engine.name)
             get_logger("serve").error("engine not ready", engine=engine.name, problem=failed.last_error)
             echo(f"{engine.name} has not started: {failed.last_error or 'no answer yet'}. Galerne keeps trying.")
-    shown = new_admin_key if installation.settings.admin_key is None else "$GALERNE_ADMIN_KEY"
-    if installation.supervisor.replicas():
-        echo(_try_it(address, shown or "$GALERNE_API_KEY"))
+    known = "$GALERNE_API_KEY" if settings.admin_key is None else "$GALERNE_ADMIN_KEY"
+    if supervisor.replicas():
+        echo(_try_it(address, new_admin_key or known))
     else:
         echo("Ready, without embedded models: `galerne models add` brings in others.")
 
@@ -139,8 +197,13 @@ def _try_it(address: str, key: str) -> str:
     )
 
 
-def _already_obeyed(_signal: int, _frame: FrameType | None) -> None:
-    pass
+def _end_with_stdin() -> None:
+    with suppress(OSError):
+        while os.read(0, 1024):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_LONGEST_STOP_S)
+    os._exit(1)  # nobody is left who could end a process that hangs
 
 
 def _make_private(folder: Path) -> None:
@@ -166,25 +229,3 @@ def _only_server_of(data: Path) -> Generator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _bound(where: Listening) -> Generator[socket.socket]:
-    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((where.host, where.port))
-        except socket.gaierror:
-            raise Conflict(f"{where.host} is no address of this machine; name one with --host.") from None
-        except OSError as error:
-            raise Conflict(
-                f"Cannot listen on {where.host}:{where.port}: {error.strerror}. Choose another with --port or --host."
-            ) from None
-        listening.listen(2048)
-        yield listening
-
-
-def _reachable(host: str) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 # read here, never listened on
-    return f"[{host}]" if ":" in host else host

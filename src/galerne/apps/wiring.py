@@ -6,10 +6,12 @@ This is the only module that may know all domains at once.
 import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from galerne import billing, governance, identity, journal, ledger, metering, models
-from galerne.engines import EngineSpec, Supervisor
+from galerne.engines import EngineSpec
+from galerne.engines import Replica as EngineState
 from galerne.gateway import HealthBook, Replica
 from galerne.kernel import Clock, GalerneError, Settings, SystemClock, read_secret
 from galerne.models import Address, EmbeddedModel, Model
@@ -29,6 +31,14 @@ _INSIDE = tuple(
 )
 
 
+class EngineStates(Protocol):
+    """Whoever knows how the engines of this installation are doing: their supervisor, or a worker that is told."""
+
+    def replicas(self) -> Sequence[EngineState]:
+        """How every engine is doing."""
+        ...
+
+
 class InstallationReplicas:
     """The replicas of this installation: its own engines, and the servers that the catalogue names.
 
@@ -38,12 +48,12 @@ class InstallationReplicas:
     def __init__(
         self,
         settings: Settings,
-        supervisor: Supervisor,
+        engines: EngineStates,
         health: HealthBook | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
-        self._supervisor = supervisor
+        self._engines = engines
         self.health = health or HealthBook()
         self._clock = clock or SystemClock()
         self._known: dict[str, tuple[Model, float, Sequence[Replica]]] = {}
@@ -63,7 +73,7 @@ class InstallationReplicas:
         return replicas
 
     def _embedded(self, model: Model) -> Replica:
-        engine = next((each for each in self._supervisor.replicas() if each.name == model.id), None)
+        engine = next((each for each in self._engines.replicas() if each.name == model.id), None)
         if engine is None:
             problem = "this server runs no engine for it"
             return Replica(id=model.id, base_url=_ENGINE_URL, ready=False, zone=model.zone or "", last_error=problem)

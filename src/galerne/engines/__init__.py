@@ -5,6 +5,6 @@ What such a process does is in `galerne.engines.llamacpp`, which is not imported
 
 from galerne.engines.failures import EngineFailed, UnusableModel
 from galerne.engines.supervision import Policy, State
-from galerne.engines.supervisor import EngineSpec, Replica, Supervisor
+from galerne.engines.supervisor import EngineSpec, ProcessSpec, Replica, Supervisor
 
-__all__ = ["EngineFailed", "EngineSpec", "Policy", "Replica", "State", "Supervisor", "UnusableModel"]
+__all__ = ["EngineFailed", "EngineSpec", "Policy", "ProcessSpec", "Replica", "State", "Supervisor", "UnusableModel"]

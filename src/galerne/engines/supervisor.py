@@ -1,4 +1,4 @@
-"""Knows how to run engine processes: starts them, probes them, and does what `supervision` decides."""
+"""Knows how to run processes that others rely on: starts them, probes them, and does what `supervision` decides."""
 
 import asyncio
 import os
@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 
@@ -36,6 +37,24 @@ _CLI = (sys.executable, "-m", "galerne.apps.cli")
 _log = get_logger("engines")
 
 
+class ProcessSpec(Protocol):
+    """A process that should run. It ends when its standard input does, and says at `socket` whether it is well."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def socket(self) -> Path:
+        """The unix socket at which it answers `GET /health`."""
+        ...
+
+    def command(self) -> list[str]:
+        """Its command line."""
+        ...
+
+
 @dataclass(frozen=True)
 class EngineSpec:
     """An engine that should run: a model's folder and the socket to serve it on; None leaves a choice to the engine."""
@@ -48,6 +67,15 @@ class EngineSpec:
     parallel: int = 8
     context: int | None = None
     threads: int | None = None
+
+    def command(self) -> list[str]:
+        """The command line of its process."""
+        words = [*_CLI, "engine", "llamacpp", "--follow-stdin", "--name", self.name]
+        words += ["--model", str(self.model_dir), "--socket", str(self.socket), "--cache", str(self.cache)]
+        words += ["--parallel", str(self.parallel)]
+        words += ["--context", str(self.context)] if self.context is not None else []
+        words += ["--threads", str(self.threads)] if self.threads is not None else []
+        return [*words, "--embeddings"] if self.embeddings else words
 
 
 @dataclass(frozen=True)
@@ -62,28 +90,23 @@ class Replica:
     last_error: str | None
 
 
-def command(spec: EngineSpec) -> list[str]:
-    """The command line of the process for `spec`."""
-    words = [*_CLI, "engine", "llamacpp", "--follow-stdin", "--name", spec.name]
-    words += ["--model", str(spec.model_dir), "--socket", str(spec.socket), "--cache", str(spec.cache)]
-    words += ["--parallel", str(spec.parallel)]
-    words += ["--context", str(spec.context)] if spec.context is not None else []
-    words += ["--threads", str(spec.threads)] if spec.threads is not None else []
-    return [*words, "--embeddings"] if spec.embeddings else words
-
-
 class Supervisor:
-    """Keeps engines running, each in a process of its own that ends when this one does, however that comes."""
+    """Keeps engines running, each in a process of its own that ends when this one does, however that comes.
 
-    def __init__(self, clock: Clock, policy: Policy | None = None) -> None:
+    `relay_log` passes on what they write to standard error, and keeps its end for `last_error`; without, they write to
+    this process's own.
+    """
+
+    def __init__(self, clock: Clock, policy: Policy | None = None, *, relay_log: bool = True) -> None:
         self._clock = clock
         self._policy = policy or Policy()
+        self._relay_log = relay_log
         self._engines: dict[str, _Engine] = {}
 
-    async def start(self, specs: Sequence[EngineSpec]) -> None:
+    async def start(self, specs: Sequence[ProcessSpec]) -> None:
         """Starts the engines and returns at once; `wait_ready` waits for one."""
         for spec in specs:
-            self._engines[spec.name] = _Engine(spec, self._clock, self._policy)
+            self._engines[spec.name] = _Engine(spec, self._clock, self._policy, self._relay_log)
             self._engines[spec.name].start()
 
     async def stop(self) -> None:
@@ -114,10 +137,11 @@ class Supervisor:
 class _Engine:
     """One engine's driver: turns what happens to the process into events, and actions into deeds."""
 
-    def __init__(self, spec: EngineSpec, clock: Clock, policy: Policy) -> None:
+    def __init__(self, spec: ProcessSpec, clock: Clock, policy: Policy, relay_log: bool) -> None:
         self._spec = spec
         self._clock = clock
         self._policy = policy
+        self._relay_log = relay_log
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._engine: Supervised | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -189,10 +213,10 @@ class _Engine:
         self._last_lines.clear()
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *command(self._spec),
+                *self._spec.command(),
                 stdin=asyncio.subprocess.PIPE,  # closes with this process, which ends the engine (--follow-stdin)
                 stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE if self._relay_log else None,
                 env={**os.environ, "OMP_WAIT_POLICY": "passive"},  # noqa: TID251 - passed on unread, for the child
                 start_new_session=True,  # Ctrl-C in a terminal is for us; we then stop the engines in good order
             )

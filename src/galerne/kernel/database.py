@@ -9,14 +9,15 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import DateTime, Dialect, MetaData, event
+from alembic.script import ScriptDirectory
+from sqlalchemy import DateTime, Dialect, MetaData, event, inspect, text
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
-from galerne.kernel.errors import Unavailable
+from galerne.kernel.errors import Conflict, Unavailable
 
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -91,10 +92,32 @@ class Database:
         try:
             if self.is_sqlite and self.url.database not in (None, ":memory:"):
                 Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
-            await asyncio.to_thread(_upgrade, self.url.render_as_string(hide_password=False))
+            await asyncio.to_thread(_upgrade, self.url)
         except (OSError, DBAPIError) as error:
+            raise self._unusable(_reason(error)) from error
+
+    async def check_schema(self) -> None:
+        """Raise `Conflict` unless the schema is this version's, for those who must not change it; never makes a file.
+
+        Raises `Unavailable` as `migrate` does.
+        """
+        if self.is_sqlite and not await asyncio.to_thread(Path(str(self.url.database)).is_file):
+            raise self._unusable("there is no such file")
+        try:
+            async with self.reading() as session:
+                found = await session.run_sync(lambda sync: _revision(sync.connection()))
+        except (OSError, DBAPIError) as error:
+            raise self._unusable(_reason(error)) from error
+        wanted = ScriptDirectory.from_config(_config(self.url)).get_current_head()
+        if found != wanted:
             where = self.url.render_as_string(hide_password=True)
-            raise Unavailable(f"The database {where} cannot be used: {_reason(error)}.") from error
+            raise Conflict(
+                f"The schema of the database {where} is {found or 'not there'}, and this version needs {wanted}: "
+                "start `galerne serve` of this version on it once."
+            )
+
+    def _unusable(self, why: str) -> Unavailable:
+        return Unavailable(f"The database {self.url.render_as_string(hide_password=True)} cannot be used: {why}.")
 
     async def close(self) -> None:
         """Close every connection."""
@@ -145,8 +168,18 @@ def _reason(error: OSError | DBAPIError) -> str:
     return said.splitlines()[0].rstrip(".")
 
 
-def _upgrade(url: str) -> None:
+def _upgrade(url: URL) -> None:
+    command.upgrade(_config(url), "head")
+
+
+def _config(url: URL) -> Config:
     config = Config()
     config.set_main_option("script_location", "galerne:migrations")
-    config.attributes["url"] = url
-    command.upgrade(config, "head")
+    config.attributes["url"] = url.render_as_string(hide_password=False)
+    return config
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

@@ -6,7 +6,8 @@ import typer
 import uvloop
 
 from galerne.apps.commands.opened import DataFolder
-from galerne.apps.server import Listening, serve_forever
+from galerne.apps.listening import Listening
+from galerne.apps.server import serve_forever
 from galerne.kernel import Settings, configure_logs
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -17,6 +18,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; others reach any but loopback.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     engines: Annotated[bool, typer.Option(help="Run the embedded models, or serve added ones only.")] = True,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that answer; one uses one core.")] = 1,
     data: DataFolder = None,
 ) -> None:
     """Serve everything in one place: API, engines, database.
@@ -25,4 +27,5 @@ def serve(
     """
     settings = Settings().with_data(data)
     configure_logs(settings.log_level)
-    uvloop.run(serve_forever(settings, Listening(host, port), echo=typer.echo, with_engines=engines))
+    where = Listening(host, port)
+    uvloop.run(serve_forever(settings, where, echo=typer.echo, with_engines=engines, workers=workers))

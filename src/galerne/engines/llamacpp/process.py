@@ -102,6 +102,7 @@ async def _serve(options: EngineOptions, model: ModelFile, native: NativeOptions
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         ws="none",
         timeout_graceful_shutdown=_SHUTDOWN_S,
         timeout_keep_alive=300,

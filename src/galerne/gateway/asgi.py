@@ -349,7 +349,7 @@ class Gateway:
         """One line of log and the metrics; nothing of what was asked or answered."""
         model = "" if arrival.model is None else arrival.model.id
         status = arrival.caller.status if end is None else end.event.status
-        self._metrics.answered(arrival.endpoint, model, status)
+        self._metrics.answered(arrival.endpoint, model, status, "" if admitted is None else admitted.tier)
         line: dict[str, str | int | float | bool | None] = {
             "request_id": arrival.request_id,
             "endpoint": arrival.endpoint,

@@ -24,10 +24,9 @@ __all__ = ["FlightFile", "FlightSlot", "abandoned_flights"]
 
 _SLOT = 2048
 _FIRST_SLOTS = 256
-# Native, for then each number is stored by one instruction: no kill leaves half of one. No other machine reads them.
-_COUNTS = struct.Struct("QQQQ")  # input, cached, output, whether they are estimates
-_LENGTH = struct.Struct("Q")
-_HEAD = _COUNTS.size + _LENGTH.size
+_HEAD = struct.Struct("QQQQQ")  # the record's length; input, cached and output tokens, whether they are estimates
+_WORD = 8
+_ROOM = _SLOT - _HEAD.size
 _LONG_S = 1.0
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Flight).decode
@@ -40,7 +39,7 @@ class FlightSlot:
 
     def __init__(self, file: "FlightFile", number: int, flight: Flight, began_s: float) -> None:
         self._file = file
-        self._at = number * _SLOT
+        self._at = number * _SLOT // _WORD
         self._reported: tuple[int, int, int] | None = None
         self.number = number
         self.flight = flight
@@ -50,7 +49,9 @@ class FlightSlot:
     def deliver(self, count: TokenCount) -> None:
         """Note what will have been delivered once the next chunk is out; to be called before it leaves."""
         self.counts = (count.input_tokens, count.cached_tokens, count.output_tokens)
-        _COUNTS.pack_into(self._file.memory, self._at + _LENGTH.size, *self.counts, count.estimated)
+        words, at = self._file.words, self._at
+        words[at + 1], words[at + 2], words[at + 3] = self.counts
+        words[at + 4] = count.estimated
 
     def end(self) -> None:
         """The stream is settled."""
@@ -81,6 +82,8 @@ class FlightFile:
         os.ftruncate(self._descriptor, _FIRST_SLOTS * _SLOT)
         part.replace(self.path)
         self.memory = mmap.mmap(self._descriptor, _FIRST_SLOTS * _SLOT)
+        # A word is stored by one instruction, so that no kill leaves half of it; `pack_into` would clear it first.
+        self.words = memoryview(self.memory).cast("Q")
         self._free = list(range(_FIRST_SLOTS - 1, -1, -1))
         self._flying: dict[int, FlightSlot] = {}
         self._slots = _FIRST_SLOTS
@@ -88,24 +91,24 @@ class FlightFile:
     def begin(self, flight: Flight, now_s: float) -> FlightSlot:
         """A slot for a stream that is about to begin."""
         record = _encode(flight)
-        if len(record) > _SLOT - _HEAD:
+        if len(record) > _ROOM:
             # Of a request under very many limits the leases are left out: recovered, it counts towards none of them.
             record = _encode(msgspec.structs.replace(flight, leases={}))
-        invariant(len(record) <= _SLOT - _HEAD, "a flight's record fits its slot")
+        invariant(len(record) <= _ROOM, "a flight's record fits its slot")
         if not self._free:
             self._grow()
         number = self._free.pop()
-        at = number * _SLOT
-        _COUNTS.pack_into(self.memory, at + _LENGTH.size, 0, 0, 0, 0)
-        self.memory[at + _HEAD : at + _HEAD + len(record)] = record
-        _LENGTH.pack_into(self.memory, at, len(record))
         slot = self._flying[number] = FlightSlot(self, number, flight, now_s)
+        slot.deliver(TokenCount(0, 0, 0))
+        at = number * _SLOT + _HEAD.size
+        self.memory[at : at + len(record)] = record
+        self.words[number * _SLOT // _WORD] = len(record)
         return slot
 
     def end(self, slot: FlightSlot) -> None:
         """Free a slot; twice is once."""
         if self._flying.pop(slot.number, None) is slot:
-            _LENGTH.pack_into(self.memory, slot.number * _SLOT, 0)
+            self.words[slot.number * _SLOT // _WORD] = 0
             self._free.append(slot.number)
 
     def long_flights(self, now_s: float) -> Iterator[FlightSlot]:
@@ -119,13 +122,16 @@ class FlightFile:
         if not self._flying:
             with suppress(OSError):
                 self.path.unlink()
+        self.words.release()
         self.memory.close()
         os.close(self._descriptor)
 
     def _grow(self) -> None:
         more = self._slots
         os.ftruncate(self._descriptor, (self._slots + more) * _SLOT)
+        self.words.release()
         self.memory.resize((self._slots + more) * _SLOT)
+        self.words = memoryview(self.memory).cast("Q")
         self._free.extend(range(self._slots + more - 1, self._slots - 1, -1))
         self._slots += more
 
@@ -152,12 +158,11 @@ def abandoned_flights(folder: Path) -> list[tuple[Path, list[tuple[Flight, Token
 def _flights(path: Path) -> Iterator[tuple[Flight, TokenCount]]:
     content = path.read_bytes()
     for at in range(0, len(content) - _SLOT + 1, _SLOT):
-        (length,) = _LENGTH.unpack_from(content, at)
-        if not 0 < length <= _SLOT - _HEAD:
+        length, fresh, cached, output, estimated = _HEAD.unpack_from(content, at)
+        if not 0 < length <= _ROOM:
             continue
-        fresh, cached, output, estimated = _COUNTS.unpack_from(content, at + _LENGTH.size)
         try:
-            flight = _decode(content[at + _HEAD : at + _HEAD + length])
+            flight = _decode(content[at + _HEAD.size : at + _HEAD.size + length])
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             get_logger("gateway").error(
                 "flight_unreadable", file=str(path), slot=at // _SLOT, error=type(error).__name__

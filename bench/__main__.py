@@ -14,6 +14,7 @@ BENCHMARKS = {
     "server": "tokens a second through the whole server, against its engine process",
     "gateway": "what the gateway costs against a mock upstream, and beside other gateways",
     "soak": "whether memory stays flat under a mixed load; only when named",
+    "chaos": "whether kill -9 of anything loses or doubles a token or money; only when named",
 }
 _UNASKED = ("engine", "server", "gateway")
 
@@ -42,13 +43,16 @@ def _parser() -> argparse.ArgumentParser:
     keep = argparse.ArgumentParser(add_help=False)
     keep.add_argument("--log", action="store_true", default=argparse.SUPPRESS, help="append the figures to docs/log.md")
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure this project here.", parents=[keep])
-    names = parser.add_subparsers(dest="name", metavar="name", help="which one; all but the soak when left out")
+    names = parser.add_subparsers(dest="name", metavar="name", help="which one; all but soak and chaos when left out")
     of = {name: names.add_parser(name, help=what, parents=[keep]) for name, what in BENCHMARKS.items()}
     for each in (of["gateway"], of["soak"]):
         each.add_argument("--postgresql", action="store_true", help="on PostgreSQL instead of SQLite")
     of["gateway"].add_argument("--peers", dest="with_peers", action="store_true", help="Portkey and LiteLLM beside it")
     of["gateway"].add_argument("--quick", action="store_true", help="whether it works; the figures mean little")
     of["soak"].add_argument("--minutes", type=float, default=30.0, help="how long; below 10 the slope means little")
+    of["chaos"].add_argument("--kills", type=int, default=50, help="at how many random points")
+    of["chaos"].add_argument("--seed", type=int, help="victims, moments and requests; chosen when left out")
+    of["chaos"].add_argument("--sqlite", action="store_true", help="gateway and engine alone, on SQLite")
     of["soak"].add_argument("--bound", type=float, default=12.0, help="most growth that is allowed, MB an hour")
     return parser
 

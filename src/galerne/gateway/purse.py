@@ -18,7 +18,10 @@ _SLOT_MS = 1000
 
 @dataclass(slots=True, eq=False)
 class Hold:
-    """One hold of the ledger: `available` may be reserved, `in_flight` is, `unwritten` was used and is not settled."""
+    """One hold of the ledger: `available` may be reserved, `in_flight` is, `unwritten` was used and is not settled.
+
+    It is `fresh` until something was reserved: those who asked for it have not come for it yet.
+    """
 
     id: str
     amount: int
@@ -27,6 +30,7 @@ class Hold:
     in_flight: int = 0
     unwritten: int = 0
     used_at_ms: int = 0
+    fresh: bool = True
 
     @property
     def busy(self) -> bool:
@@ -62,6 +66,7 @@ class Purse:
                 hold.available -= amount
                 hold.in_flight += amount
                 hold.used_at_ms = now_ms
+                hold.fresh = False
                 self._roll(now_ms)
                 self._use += amount
                 return Draw(hold, amount)
@@ -104,12 +109,14 @@ class Purse:
     def spent(self, now_ms: int, waiting: bool) -> list[Hold]:
         """The holds that are of no more use, taken out of the purse: to be released.
 
-        Those are the ones that no request needs and none has drawn on lately; or at all, when somebody waits for money.
+        Those are the ones that no request needs and none has drawn on lately; or at any time, when somebody waits for
+        money, but for the fresh ones.
         """
         done = [
             hold
             for hold in self.holds
-            if not hold.busy and (waiting or not hold.available or now_ms - hold.used_at_ms >= HELD_MS)
+            if not hold.busy
+            and ((waiting and not hold.fresh) or not hold.available or now_ms - hold.used_at_ms >= HELD_MS)
         ]
         if done:
             self.holds = [hold for hold in self.holds if hold not in done]

@@ -14,6 +14,7 @@ class ScriptedServer(ThreadingHTTPServer):
     """Gives the replies of `script` in order, the last one again and again, and keeps the requests in `received`."""
 
     daemon_threads = True
+    request_queue_size = 1024  # hundreds come at once
 
     def __init__(self, *script: Reply) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

@@ -47,7 +47,7 @@ def check_free(where: Listening) -> None:
 
 def address_of(where: Listening, listening: socket.socket) -> str:
     """The URL at which this machine reaches the socket."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host)  # noqa: S104 - read, never listened on
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host)  # noqa: S104 - read here, never listened on
     return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
 
 

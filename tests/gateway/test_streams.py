@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from galerne.gateway import Replica, exchange
+from galerne.gateway import Replica, exchange, settlement
+from galerne.gateway.commit import Commit
+from galerne.gateway.reservations import Answers
 from galerne.kernel import Database
 from tests.gateway.installation import Installation, model, running_gateway
 from tests.gateway.upstream import WORDS, MockEngine, running_engine
@@ -278,10 +280,41 @@ async def test_a_client_that_stops_reading_does_not_hold_an_engine_for_ever(
 async def test_the_answer_is_not_sent_before_its_commit(
     gateway: Installation, engine: MockEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(batch: object) -> None:
-        raise OSError("the disk is gone")
+    queue, may_commit = gateway.gateway._settlements, asyncio.Event()
+    write = queue._write
+
+    async def wait_first(commit: Commit) -> Answers:
+        if commit.settled:
+            await may_commit.wait()
+        return await write(commit)
+
+    monkeypatch.setattr(queue, "_write", wait_first)
+    whole = asyncio.create_task(gateway.post(CHAT, body("normal")))
+    stream = asyncio.create_task(gateway.events(CHAT, body("normal", stream=True)))
+    await asyncio.sleep(0.3)
+    assert len(queue) == 2
+    assert not whole.done()
+    assert not stream.done()
+    may_commit.set()
+    assert (await whole)[0] == 200
+    assert (await stream)[-1] == "[DONE]"
+
+
+async def test_an_answer_whose_use_can_be_recorded_nowhere_ends_with_an_error(
+    gateway: Installation, engine: MockEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = gateway.gateway._settlements._write
+
+    async def fail(commit: Commit) -> Answers:
+        if commit.settled:
+            raise OSError("the disk is gone")
+        return await write(commit)
+
+    def refuse(*_: object) -> None:
+        raise OSError("this disk too")
 
     monkeypatch.setattr(gateway.gateway._settlements, "_write", fail)
+    monkeypatch.setattr(settlement, "save_unsettled", refuse)
     whole, events = await asyncio.gather(
         gateway.post(CHAT, body("normal")), gateway.events(CHAT, body("normal", stream=True))
     )
@@ -308,9 +341,9 @@ async def test_metrics_count_requests_tokens_and_times(gateway: Installation, en
     await gateway.post(CHAT, body("normal"))
     await gateway.post(CHAT, body("nothing-like-it"))
     value = gateway.registry.get_sample_value
-    labels = {"endpoint": "chat.completions", "model": "normal", "tier": "", "status": "200"}
+    labels = {"endpoint": "chat.completions", "model": "normal", "tier": "standard", "status": "200"}
     assert value("galerne_gateway_requests_total", labels) == 1
-    assert value("galerne_gateway_requests_total", {**labels, "model": "", "status": "404"}) == 1
+    assert value("galerne_gateway_requests_total", {**labels, "model": "", "tier": "", "status": "404"}) == 1
     assert value("galerne_gateway_tokens_total", {"model": "normal", "class": "output"}) == len(WORDS)
     assert value("galerne_gateway_ttft_seconds_count", {"model": "normal"}) == 1
     assert value("galerne_gateway_in_flight") == 0

@@ -249,8 +249,8 @@ class Settlements:
         if orders is not None:
             self._desk.failed(orders)
         if blames_content(answers):
-            if len(batch) > 1:
-                # One request that cannot be written must not hold up those that share its commit.
+            if len(batch) > 1 or (batch and (orders is not None or progress)):
+                # One request that cannot be written must not hold up those that share its commit, nor take their blame.
                 return await self._commit_each(batch)
             # An empty write shows whose fault it is: the database's, or that of this one request.
             if isinstance(await self._try(Commit()), Answers):
@@ -271,6 +271,8 @@ class Settlements:
         for waiting in batch:
             if not await self._commit([waiting], None, ()):
                 return False
+            if self._queue and self._queue[0] is waiting:
+                return True  # to be tried in another way, before those behind it
         return True
 
     def _written(self, batch: list[_Waiting]) -> None:

@@ -69,14 +69,23 @@ class UnsettledFile:
 def save_unsettled(folder: Path, ones: Sequence[Settled], at: datetime) -> UnsettledFile:
     """The new file `unsettled-<time>.jsonl` that holds `ones` in order, safely on disk; `OSError` when it cannot be."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"unsettled-{at:%Y%m%dT%H%M%S}-{ones[0].event.id[-12:]}.jsonl"
+    path = folder / f"unsettled-{at:%Y%m%dT%H%M%S%f}-{ones[0].event.id[-12:]}.jsonl"
     part = path.with_suffix(".part")
     with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.writelines(_line(one) for one in ones)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+    _keep_names(folder)
     return UnsettledFile(path, len(ones))
+
+
+def _keep_names(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # a file's name is in its folder, which is written apart
+    finally:
+        os.close(descriptor)
 
 
 def load_unsettled(folder: Path) -> list[tuple[Settled, UnsettledFile]]:

@@ -296,6 +296,8 @@ class Gateway:
         error = verdict.error
         if tally.reached:
             self._reservations.settle(admitted.reserved, _total(end), end.cost_nano)
+            if tally.slot is not None:
+                tally.slot.land()
             try:
                 await self._settlements.settle(end, partial(self._written, admitted.reserved, end))
                 if tally.slot is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from galerne.gateway.flights import FlightFile
+from galerne.gateway.flights import FlightFile, FlightSlot
 from galerne.gateway.metrics import GatewayMetrics
 from galerne.gateway.progress import Progress
 from galerne.gateway.reservations import Answers, Orders, Reservations
@@ -23,6 +23,7 @@ class GatewayDesk:
         self._clock = clock
         self._metrics = metrics
         self._ticked = False
+        self._told: list[FlightSlot] = []
 
     def set_outage(self, outage: bool) -> None:
         """The database is away, or is back."""
@@ -42,15 +43,20 @@ class GatewayDesk:
         if not self._ticked:
             return ()
         self._ticked = False
-        found = (slot.progress(self._holder) for slot in self._flights.long_flights(self._clock.monotonic()))
+        self._told = list(self._flights.long_flights(self._clock.monotonic()))
+        found = (slot.progress(self._holder) for slot in self._told)
         return [each for each in found if each is not None]
 
     def done(self, orders: Orders, answers: Answers) -> None:
         """The orders were carried out."""
+        self._told = []
         self._reservations.done(orders, answers)
 
     def failed(self, orders: Orders) -> None:
-        """The orders were not carried out."""
+        """The orders were not carried out, nor was progress written."""
+        for slot in self._told:
+            slot.untold()
+        self._told = []
         self._reservations.failed(orders)
 
     def committed(self, size: int, seconds: float) -> None:

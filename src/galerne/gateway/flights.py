@@ -35,12 +35,13 @@ _decode = msgspec.json.Decoder(Flight).decode
 class FlightSlot:
     """One stream's place in the file."""
 
-    __slots__ = ("_at", "_file", "_reported", "began_s", "counts", "flight", "number")
+    __slots__ = ("_at", "_file", "_reported", "began_s", "_landed", "counts", "flight", "number")
 
     def __init__(self, file: "FlightFile", number: int, flight: Flight, began_s: float) -> None:
         self._file = file
         self._at = number * _SLOT // _WORD
         self._reported: tuple[int, int, int] | None = None
+        self._landed = False
         self.number = number
         self.flight = flight
         self.began_s = began_s
@@ -53,12 +54,18 @@ class FlightSlot:
         words[at + 1], words[at + 2], words[at + 3] = self.counts
         words[at + 4] = count.estimated
 
+    def land(self) -> None:
+        """All is delivered, and is about to be settled: no progress may be written after that."""
+        self._landed = True
+
     def end(self) -> None:
         """The stream is settled."""
         self._file.end(self)
 
     def progress(self, holder: str) -> Progress | None:
         """What has been delivered since this was last asked; None if nothing."""
+        if self._landed:
+            return None
         before = self._reported
         if before is None:
             self._reported = self.counts
@@ -68,6 +75,10 @@ class FlightSlot:
         self._reported = self.counts
         added = (self.counts[0] - before[0], self.counts[1] - before[1], self.counts[2] - before[2])
         return Progress(self.flight.id, holder, None, added)
+
+    def untold(self) -> None:
+        """What `progress` said last may not have been written: next time it says everything."""
+        self._reported = None
 
 
 class FlightFile:

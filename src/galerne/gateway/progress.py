@@ -48,6 +48,7 @@ def progress_script(progress: Sequence[Progress]) -> Script[None]:
     """Write what streams have delivered."""
     new = [(each.request_id, each.holder, each.record, *each.added) for each in progress if each.record is not None]
     if new:
+        yield from forget_script([row[0] for row in new])  # told anew after a commit of which nobody knows
         yield Insert(_PROGRESS, ("request_id", "holder", "record", *_COUNTS), new, once_by="request_id")
     yield Increase(
         _PROGRESS, "request_id", _COUNTS, {each.request_id: each.added for each in progress if each.record is None}

@@ -19,8 +19,8 @@ from galerne.gateway.wire.answer import TokenCount
 from galerne.governance import SYSTEM
 from galerne.journal import Entry, append_script
 from galerne.kernel import Script, get_logger
-from galerne.ledger import OpenHold, expired_script, release_script
-from galerne.metering import reclaim_script
+from galerne.ledger import OpenHold, expired_script, release_script, renew_script
+from galerne.metering import reclaim_script, recorded_script
 
 __all__ = ["recover_script", "recovered_flights"]
 
@@ -51,8 +51,9 @@ def recover_script(ours: str, at: datetime, silent_before_ms: int) -> Script[int
     silent = [each for each in (yield from silent_script(silent_before_ms, _MOST)) if each != ours]
     holds = [each for each in (yield from expired_script(now_ms, _MOST)) if each.holder != ours]
     left = yield from left_script({*silent, *(hold.holder for hold in holds)})
-    ends = [end for row in left if (end := _end(row, at)) is not None]
-    entries = yield from settled_script(ends)
+    recorded = yield from recorded_script([row[0] for row in left])
+    ends = [end for row in left if row[0] not in recorded and (end := _end(row, at)) is not None]
+    entries = yield from settled_script((yield from _payable(ends)))
     yield from forget_script([row[0] for row in left])
     if holds:
         returned = yield from release_script([hold.id for hold in holds], at)
@@ -62,6 +63,17 @@ def recover_script(ours: str, at: datetime, silent_before_ms: int) -> Script[int
     if entries:
         yield from append_script(entries)
     return len(entries)
+
+
+def _payable(ends: list[Settled]) -> Script[list[Settled]]:
+    """The ends, unpaid where the hold was given back already: one of them must not stop the recovery of all others."""
+    held = {end.settlement.hold_id for end in ends if end.settlement is not None}
+    still_open = (yield from renew_script(held, 0)) if held else frozenset[str]()
+    return [end if _is_held(end, still_open) else end.unpaid() for end in ends]
+
+
+def _is_held(end: Settled, still_open: frozenset[str]) -> bool:
+    return end.settlement is None or end.settlement.hold_id in still_open
 
 
 def _end(row: tuple[str, str, int, int, int], at: datetime) -> Settled | None:

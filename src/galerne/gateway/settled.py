@@ -101,10 +101,13 @@ class Settled:
             accounts = (owed.debit_account_id, owed.credit_account_id)
             posting = Posting(owed.id, *accounts, owed.amount_nano, owed.at, "the hold was gone")
             return replace(self, settlement=None, posting=posting, spent={})
-        if self.posting is not None:
-            detail = {**self.entry.detail, "paid_nano": 0, "unpaid_nano": self.posting.amount_nano}
-            return replace(self, posting=None, entry=replace(self.entry, detail=detail))
-        return None
+        return None if self.posting is None else self.unpaid()
+
+    def unpaid(self) -> "Settled":
+        """The same without payment, which the journal says."""
+        owed = self.settlement or self.posting
+        detail = {**self.entry.detail, "paid_nano": 0, "unpaid_nano": 0 if owed is None else owed.amount_nano}
+        return replace(self, settlement=None, posting=None, entry=replace(self.entry, detail=detail))
 
 
 def spent(flight: Flight, count: TokenCount, nano: int) -> dict[str, int]:

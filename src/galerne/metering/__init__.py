@@ -28,7 +28,7 @@ from galerne.metering.pools import (
 )
 from galerne.metering.routes import router
 from galerne.metering.schemas import event_fields, totals_fields
-from galerne.metering.service import record, record_script, usage, usage_by_bucket
+from galerne.metering.service import record, record_script, recorded_script, usage, usage_by_bucket
 
 __all__ = [
     "Bucket",
@@ -66,6 +66,7 @@ __all__ = [
     "reclaim_script",
     "record",
     "record_script",
+    "recorded_script",
     "remove_limit",
     "remove_operator_limit",
     "renew_script",

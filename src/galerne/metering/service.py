@@ -1,6 +1,6 @@
 """Metering's use cases: record events exactly once, and add up what an organisation used."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -29,6 +29,7 @@ _EVENTS = cast(SqlTable, UsageEventRow.__table__)
 _FIELDS = tuple(field.name for field in fields(UsageEvent))
 _row = attrgetter(*_FIELDS)
 _RECORDED = f"SELECT {', '.join(CONTENT)} FROM usage_events WHERE id IN :ids"  # noqa: S608  # names of ours
+_KNOWN = "SELECT id FROM usage_events WHERE id IN :ids"
 _MOST_ROWS = 50_000
 _COLUMNS: dict[Group, ColumnElement[Any]] = {
     "project_id": UsageEventRow.workspace_id.expression,
@@ -59,6 +60,13 @@ def record_script(events: Sequence[UsageEvent]) -> Script[frozenset[str]]:
         for recorded in (yield Query(_RECORDED, {"ids": known})):
             refuse_other_content(tuple(recorded), offered[recorded[0]])
     return written
+
+
+def recorded_script(event_ids: Collection[str]) -> Script[frozenset[str]]:
+    """Which of these events are recorded."""
+    if not event_ids:
+        return frozenset()
+    return frozenset(row[0] for row in (yield Query(_KNOWN, {"ids": list(event_ids)})))
 
 
 async def usage(

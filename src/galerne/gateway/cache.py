@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from galerne.kernel import Clock, GalerneError
+from galerne.kernel import Clock, GalerneError, Unavailable
 
 __all__ = ["FreshCache"]
 
@@ -15,6 +15,7 @@ A = TypeVar("A")
 V = TypeVar("V")
 
 _OUTAGE_PAUSE_S = 1.0
+_PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,11 @@ class FreshCache(Generic[K, A, V]):
         if task is None:
             task = self._loading[key] = asyncio.create_task(self._read(key, argument))
             task.add_done_callback(lambda done: self._loaded(key, done))
+        # Waited for only: one caller that hangs up must not fail the others that wait for the same key.
+        if not task.done() and not (await asyncio.wait((task,), timeout=_PATIENCE_S))[0]:
+            return self._instead(key, task)
         try:
-            # Shielded: one caller that hangs up must not fail the others that wait for the same key.
-            return await asyncio.shield(task)
+            return task.result()
         except GalerneError as error:
             raise _again(error) from None
 
@@ -96,6 +99,13 @@ class FreshCache(Generic[K, A, V]):
         self._store(self._values, key, _Entry(value, read_at_s, read_at_s))
         return value
 
+    def _instead(self, key: K, hanging: asyncio.Task[V]) -> V:
+        # Whoever comes next asks again: what hangs may hang for ever, though the database is back.
+        if self._loading.get(key) is hanging:
+            del self._loading[key]
+        away = Unavailable("The database does not answer.", code="database_unavailable", retry_after_s=1)
+        return self._kept(key, self._clock.monotonic(), away)
+
     def _kept(self, key: K, now_s: float, error: GalerneError) -> V:
         """The value there was, for another second, if it was read recently enough; else raises `error`."""
         entry = self._values.get(key)
@@ -107,7 +117,8 @@ class FreshCache(Generic[K, A, V]):
         return entry.value
 
     def _loaded(self, key: K, task: asyncio.Task[V]) -> None:
-        self._loading.pop(key, None)
+        if self._loading.get(key) is task:
+            del self._loading[key]
         if not task.cancelled():
             task.exception()  # retrieved, for every caller may have hung up meanwhile
 

@@ -23,6 +23,7 @@ __all__ = ["Answers", "Ask", "InsufficientQuota", "Need", "Orders", "Reservation
 _MOST_ROUNDS = 16
 _MOST_BOOKS = 100_000
 _RENEW_SHARE = 3
+_PATIENCE_S = 1.0  # a database may hang; then what is at hand must do
 _KINDS: Mapping[str, LimitKind] = {
     "requests": "requests",
     "tokens": "tokens",
@@ -131,6 +132,7 @@ class Reservations:
         self._give_back: list[str] = []
         self._release: list[str] = []
         self.outage = False
+        self._slow = False
         metrics.watch_leases(self._outstanding)
 
     async def reserve(self, terms: Terms, need: Need) -> Reserved:
@@ -144,7 +146,12 @@ class Reservations:
             missing = self._try(reserved)
             if missing is None:
                 return reserved
-            await self._ask(*missing)
+            if not await self._ask(*missing):
+                self._slow = True
+                again = Reserved(terms, need)
+                if self._try(again) is None:
+                    return again
+                raise _unasked()
         raise Unavailable("So many requests compete for this limit that none was granted.", retry_after_s=1)
 
     def standings(self, terms: Terms) -> list[Standing]:
@@ -208,6 +215,7 @@ class Reservations:
 
     def done(self, orders: Orders, answers: Answers) -> None:
         """Take in what the database answered, and let those who asked try again."""
+        self._slow = False
         now_ms = self._now_ms()
         for take, answer in zip(orders.takes, answers.takes, strict=True):
             self._answered(take, answer, now_ms)
@@ -234,9 +242,7 @@ class Reservations:
         self._release += orders.release
         for ask in orders.asks.values():
             if not ask.answered.done():
-                ask.answered.set_exception(
-                    Unavailable("Limits cannot be checked now.", code="database_unavailable", retry_after_s=1)
-                )
+                ask.answered.set_exception(_unasked())
                 ask.answered.exception()  # retrieved here too: its waiter may have been cancelled
 
     def end(self) -> Orders:
@@ -258,7 +264,7 @@ class Reservations:
             book = self._books.get(pool.id)
             if book is None or book.pool is not pool:
                 book = self._book(pool)
-            if not (book.reserve(amount, now_ms) or (self.outage and book.reserve_unasked(amount))):
+            if not (book.reserve(amount, now_ms) or (self._alone and book.reserve_unasked(amount))):
                 self.undo(reserved)
                 self._refuse_if_known(book, amount, now_ms)
                 return pool.id, amount
@@ -286,13 +292,22 @@ class Reservations:
         self._metrics.limited(_KINDS[book.pool.quantity])
         raise limit_reached([(book.pool, amount, book.short(now_ms))])
 
-    async def _ask(self, name: str, amount: int) -> None:
+    @property
+    def _alone(self) -> bool:
+        return self.outage or self._slow
+
+    async def _ask(self, name: str, amount: int) -> bool:
         ask = self._asks.get(name)
         if ask is None:
             ask = self._asks[name] = Ask([], asyncio.get_running_loop().create_future())
         ask.needs.append(amount)
         self._wake()
-        await asyncio.shield(ask.answered)
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await asyncio.shield(ask.answered)
+        except TimeoutError:
+            return False
+        return True
 
     def _ask_for_money(self, orders: Orders, name: str, ask: Ask) -> None:
         debit, credit = name.split("\n")
@@ -316,8 +331,8 @@ class Reservations:
     def _look(self, orders: Orders) -> None:
         now_ms = orders.now_ms
         for name, book in list(self._books.items()):
-            if name in orders.asks:
-                continue
+            if name in orders.asks or self._alone:
+                continue  # while the database is away, what is at hand is all there is
             if book.due(now_ms):
                 orders.takes.append(book.take(0, 0, now_ms, orders.expires_at_ms))
             elif book.idle(now_ms):
@@ -388,6 +403,10 @@ class Reservations:
 
     def _now_ms(self) -> int:
         return int(self._clock.now().timestamp() * 1000)
+
+
+def _unasked() -> Unavailable:
+    return Unavailable("Limits cannot be checked now.", code="database_unavailable", retry_after_s=1)
 
 
 def _currency(terms: Terms) -> str | None:

@@ -24,6 +24,8 @@ _connect = cast(Any, asyncpg.connect)  # pyright: ignore[reportUnknownMemberType
 _LOCK_PAUSE_S = 0.002
 _CONNECT_TIMEOUT_S = 5
 _COMMAND_TIMEOUT_S = 15
+_CLOSE_TIMEOUT_S = 2
+_LOST = (OSError, TimeoutError, asyncpg.InterfaceError)
 _CACHED_STATEMENTS = 512
 # PostgreSQL's classes of errors that what was written can be at fault for: data, integrity, limits (appendix A).
 _BLAMED_STATES = ("22", "23", "54")
@@ -142,14 +144,22 @@ class _PostgresqlWriter:
 
     async def run(self, scripts: Sequence[Script[Any]]) -> list[Any]:
         connection = await self._connected()
+        transaction = connection.transaction()
         try:
-            async with connection.transaction():
-                return [await self._run(connection, script) for script in scripts]
-        except (asyncio.CancelledError, OSError, TimeoutError, asyncpg.InterfaceError):
-            # In an unknown state: nothing of this transaction may hold up the next one.
+            await transaction.start()
+            try:
+                results = [await self._run(connection, script) for script in scripts]
+            except Exception as error:
+                if not isinstance(error, _LOST):
+                    await transaction.rollback()
+                raise
+            await transaction.commit()
+        except (asyncio.CancelledError, *_LOST):
+            # In an unknown state: nothing of this transaction may hold up the next one, and a rollback could hang too.
             self._connection = None
             connection.terminate()
             raise
+        return results
 
     async def _run(self, connection: Any, script: Script[Any]) -> Any:
         rows: Rows | None = None
@@ -165,7 +175,10 @@ class _PostgresqlWriter:
     async def close(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            await connection.close()
+            try:
+                await connection.close(timeout=_CLOSE_TIMEOUT_S)
+            except (*_LOST, asyncpg.PostgresError):
+                connection.terminate()
 
     async def _connected(self) -> Any:
         if self._connection is None or self._connection.is_closed():

@@ -110,13 +110,16 @@ class LeaseBook:
         return True
 
     def reserve_unasked(self, amount: int) -> bool:
-        """The same while the database is away: of a bucket what is at hand may be used however old it is.
+        """The same while the database is away: of a bucket what is at hand may be used however old it is, and what is to
+        be given back.
 
         It was counted as taken, so no more than that passes; the lease of a window or gauge may be another's by now.
         """
-        if not self._is_bucket or amount > self.available:
+        if not self._is_bucket or amount > self.available + self._returns:
             return False
-        self.available -= amount
+        back = max(0, amount - self.available)
+        self._returns -= back
+        self.available += back - amount
         self.in_flight += amount
         self._use += amount
         return True
@@ -227,9 +230,10 @@ class LeaseBook:
         self._refused_until_ms = now_ms + min(short.retry_after_ms, REMEMBERED_MS)
 
     def failed(self) -> None:
-        """The take did not happen: what it was to give back is given back with the next one."""
+        """The take did not happen: what it was to give back is at hand again."""
         if self._is_bucket:
-            self._returns -= self._sent
+            self.available += max(0, -self._sent)
+            self._returns -= max(0, self._sent)
         elif self._sent < 0:
             self.available -= self._sent
         self._sent = 0

@@ -1,13 +1,14 @@
 import asyncio
 import socket
 from collections.abc import AsyncGenerator
+from typing import Any, cast
 
 import pytest
 import uvicorn
 from starlette.responses import PlainTextResponse
 
 from galerne.apps import connections
-from galerne.apps.connections import BoundedHttp, most_connections
+from galerne.apps.connections import bounded_http, most_connections
 
 HELLO = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -16,7 +17,12 @@ HELLO = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[int]:
     monkeypatch.setattr(connections, "_HEAD_TIMEOUT_S", 0.3)
     config = uvicorn.Config(
-        PlainTextResponse("hello"), http=BoundedHttp, limit_concurrency=4, lifespan="off", log_config=None, ws="none"
+        PlainTextResponse("hello"),
+        http=cast(Any, bounded_http(cast(Any, None))),
+        limit_concurrency=4,
+        lifespan="off",
+        log_config=None,
+        ws="none",
     )
     server = uvicorn.Server(config)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:

@@ -16,7 +16,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select
 
-from galerne.apps.connections import BoundedHttp
+from galerne.apps.connections import bounded_http
 from galerne.gateway import Gateway, HealthBook, Replica
 from galerne.identity import NewKey, bootstrap, create_key, resolve_key
 from galerne.journal import read_all
@@ -161,7 +161,7 @@ async def running_gateway(
         access_log=False,
         proxy_headers=False,
         ws="none",
-        http=BoundedHttp,
+        http=cast(Any, bounded_http(gateway)),
     )
     server = uvicorn.Server(config)
     config.load()

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import BigInteger, Column, String, text
+from sqlalchemy import BigInteger, Column, MetaData, String, text
 from sqlalchemy import Table as SqlTable
 
 from galerne.kernel import Database, Increase, Insert, Query, Script, Writer, blames_content, open_writer
@@ -135,9 +135,10 @@ def _among(ids: list[str]) -> Script[int]:
 
 @given(st.integers(1, 1500), st.integers(1, 60))
 def test_sqlite_gets_every_row_once_in_statements_of_few_sizes(count: int, width: int) -> None:
-    columns = tuple(f"c{number}" for number in range(width))
+    table = SqlTable("wide", MetaData(), *(Column(f"c{number}", BigInteger) for number in range(width)))
+    columns = tuple(table.c.keys())
     rows = [tuple(range(number, number + width)) for number in range(count)]
-    made = list(calls(Insert(EVENTS, columns, rows), "sqlite"))
+    made = list(calls(Insert(table, columns, rows), "sqlite"))
     assert [value for _, values in made for value in values] == [value for row in rows for value in row]
     assert len({sql for sql, _ in made}) <= 9
     assert max(len(values) for _, values in made) <= 32_000

@@ -108,7 +108,7 @@ async def test_the_database_refuses_to_rewrite(database: Database, statement: st
     ids=lambda change: next(iter(change)),
 )
 async def test_the_database_refuses_what_cannot_be(database: Database, change: dict[str, object]) -> None:
-    fields = {name: getattr(event(1), name) for name in UsageEvent.__dataclass_fields__} | change
+    fields = {name: getattr(event(1), name) for name in UsageEvent.__struct_fields__} | change
     with pytest.raises(DBAPIError):
         async with database.transaction() as session:
             await session.execute(insert(UsageEventRow).values(**fields))

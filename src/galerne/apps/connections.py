@@ -5,16 +5,26 @@ uvicorn bounds none of these: an endless header would fill the memory, and silen
 
 import asyncio
 import resource
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from galerne.gateway import GONE, Gone
+from galerne.apps.direct import DirectCaller
+from galerne.gateway import GONE, INFERENCE_PATHS, Gateway, Gone
+from galerne.kernel import Deadline, later
 
 _LARGEST_HEAD = 64 * 1024
 _HEAD_TIMEOUT_S = 15.0
 _KEPT_DESCRIPTORS = 128  # for engines, database and files
 _MOST_CONNECTIONS = 20_000
+_DIRECT_PATHS = {path.encode(): path for path in INFERENCE_PATHS}
+
+
+def bounded_http(gateway: Gateway) -> Callable[..., "BoundedHttp"]:
+    """What uvicorn's configuration takes as `http`: the protocol, with the gateway that it hands inference to."""
+    return partial(BoundedHttp, gateway)
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -25,11 +35,13 @@ class BoundedHttp(HttpToolsProtocol):
     `limit_concurrency` of uvicorn's configuration is the number of connections.
     """
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, gateway: Gateway, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._gateway = gateway
+        self._direct: DirectCaller | None = None
         self._head_bytes = 0
         self._gone: list[Gone] = []
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_timer: Deadline | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it so
         super().connection_made(transport)
@@ -67,7 +79,39 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
-        super().on_headers_complete()
+        path = _DIRECT_PATHS.get(self.url)
+        if path is None or self._unanswered or not self._is_plain_post():
+            self._direct = None
+            super().on_headers_complete()
+            return
+        caller = self._direct = DirectCaller(self, path, self.headers)
+        caller.keep_alive = cast(Any, self.parser).should_keep_alive()
+        self._gone[-1] = caller.gone
+        self.cycle = cast(RequestResponseCycle, caller)
+        task = self.loop.create_task(self._gateway.answer(caller))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def on_body(self, body: bytes) -> None:
+        if self._direct is None:
+            super().on_body(body)
+        elif not self._direct.response_complete:
+            self._direct.part_came(body)
+
+    def on_message_complete(self) -> None:
+        if self._direct is None:
+            super().on_message_complete()
+        else:
+            self._direct.end_came()
+
+    def _is_plain_post(self) -> bool:
+        parser: Any = self.parser
+        return (
+            parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and not self.expect_100_continue
+            and not parser.should_upgrade()
+        )
 
     @property
     def _unanswered(self) -> bool:
@@ -79,7 +123,7 @@ class BoundedHttp(HttpToolsProtocol):
         return self._head_timer is not None
 
     def _wait_for_head(self) -> None:
-        self._head_timer = self.loop.call_later(_HEAD_TIMEOUT_S, self._give_up)
+        self._head_timer = later(_HEAD_TIMEOUT_S, self._give_up)
 
     def _stop_waiting(self) -> None:
         if self._head_timer is not None:

@@ -1,17 +1,20 @@
 """Where a process listens, and how it answers there until a signal says stop."""
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from galerne.apps.connections import BoundedHttp, most_connections
+from galerne.apps.connections import bounded_http, most_connections
+from galerne.gateway import Gateway
 from galerne.kernel import Conflict
 
 _GRACE_S = 20
@@ -51,8 +54,13 @@ def address_of(where: Listening, listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
 
 
-async def answer_until_told(app: ASGIApp, listening: socket.socket, stopping: asyncio.Event | None = None) -> None:
-    """Serve `app` until SIGTERM or SIGINT, which set `stopping`; return once running requests have had their time."""
+async def answer_until_told(
+    app: ASGIApp, gateway: Gateway, listening: socket.socket, stopping: asyncio.Event | None = None
+) -> None:
+    """Serve `app`, and its inference by `gateway` without ASGI between, until SIGTERM or SIGINT.
+
+    These set `stopping`; then running requests have had their time before this returns.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -60,7 +68,7 @@ async def answer_until_told(app: ASGIApp, listening: socket.socket, stopping: as
         server_header=False,
         proxy_headers=False,
         lifespan="off",
-        http=BoundedHttp,
+        http=cast(Any, bounded_http(gateway)),
         limit_concurrency=most_connections(),
         timeout_graceful_shutdown=_GRACE_S,
     )
@@ -72,7 +80,18 @@ async def answer_until_told(app: ASGIApp, listening: socket.socket, stopping: as
     # uvicorn raises the signal again when it is done; it has been obeyed then, and settling is still to come.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, stop)
+    _spare_the_collector()
     await server.serve(sockets=[listening])
+
+
+def _spare_the_collector() -> None:
+    """Have Python look for cycles of garbage rarely, and never among what was there at the start.
+
+    A request makes some hundred objects and hardly a cycle; by default they would be walked over every other request.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 class _Server(uvicorn.Server):

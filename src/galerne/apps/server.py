@@ -59,7 +59,7 @@ async def serve_forever(
                     _announce(whole, supervisor, address_of(where, listening), shown, echo)
                 )
                 try:
-                    await answer_until_told(create_app(whole), listening, stopping)
+                    await answer_until_told(create_app(whole), whole.gateway, listening, stopping)
                 finally:
                     announcement.cancel()
 
@@ -76,7 +76,7 @@ async def serve_gateway(settings: Settings, where: Listening, echo: Echo) -> Non
         with bound(where) as listening:
             async with _running(settings, database, Supervisor(SystemClock())) as installation:
                 echo(f"Galerne's gateway listens on {address_of(where, listening)} and runs no engines of its own.")
-                await answer_until_told(create_gateway_app(installation), listening)
+                await answer_until_told(create_gateway_app(installation), installation.gateway, listening)
     finally:
         await database.close()
 
@@ -91,7 +91,9 @@ async def serve_worker(settings: Settings, where: Listening, run: Path, name: st
                 scrapes = SharedScrapes(run, name, installation.registry)
                 await scrapes.start()
                 try:
-                    await answer_until_told(create_app(replace(installation, scrapes=scrapes)), listening)
+                    await answer_until_told(
+                        create_app(replace(installation, scrapes=scrapes)), installation.gateway, listening
+                    )
                 finally:
                     scrapes.stop()
     finally:

@@ -1,8 +1,8 @@
 """The data plane: OpenAI's and Mistral's wires, admission, routing, streaming, and settlement of what was used."""
 
 from galerne.gateway import tables
-from galerne.gateway.asgi import Gateway
-from galerne.gateway.caller import GONE, Gone
+from galerne.gateway.asgi import INFERENCE_PATHS, Gateway
+from galerne.gateway.caller import GONE, STALL_S, Caller, Gone, HungUp, Scope
 from galerne.gateway.cards import model_card
 from galerne.gateway.dialect import Dialect, choose_dialect, split_mount
 from galerne.gateway.health import HealthBook
@@ -15,14 +15,19 @@ from galerne.gateway.wire.errors import error_body, error_headers, error_status
 
 __all__ = [
     "GONE",
+    "INFERENCE_PATHS",
+    "STALL_S",
+    "Caller",
     "Dialect",
     "Gateway",
     "Gone",
     "HealthBook",
+    "HungUp",
     "KeyCache",
     "Probes",
     "Replica",
     "Replicas",
+    "Scope",
     "choose_dialect",
     "error_body",
     "error_headers",

@@ -1,11 +1,12 @@
 """What is decided before an engine is asked: who calls, in which dialect, for which model, within which limits."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from galerne.billing import TIER_MODIFIERS_PPM
 from galerne.gateway.caller import Caller
@@ -84,8 +85,7 @@ class Arrival:
     stopped: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
+class Admitted(Struct, frozen=True, kw_only=True):
     """A request that an engine may be asked to answer."""
 
     arrival: Arrival
@@ -102,7 +102,10 @@ class Admitted:
     weight: int
     affinity: str | None
     upstream_path: UpstreamPath
-    upstream_body: dict[str, Any] = field(repr=False)
+    upstream_body: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Admitted({self.arrival.request_id})"  # never what the caller wrote
 
     def flight(self, zone: str) -> Flight:
         """What a settlement needs to know of this request besides how it ends."""

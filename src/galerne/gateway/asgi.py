@@ -11,7 +11,7 @@ from galerne.gateway.caller import Caller, HungUp, Receive, Scope, Send
 from galerne.gateway.catalogue import Catalogue, model_reader
 from galerne.gateway.commit import Commit, commit_script
 from galerne.gateway.desk import GatewayDesk
-from galerne.gateway.dialect import choose_dialect, split_mount
+from galerne.gateway.dialect import MOUNTS, choose_dialect, split_mount
 from galerne.gateway.dispatch import Dispatcher
 from galerne.gateway.exchange import Engines, StreamWriter, context_reached, stream_writer
 from galerne.gateway.flights import FlightFile
@@ -34,6 +34,7 @@ from galerne.kernel import (
     Database,
     GalerneError,
     Ids,
+    LineLog,
     Settings,
     Unavailable,
     get_logger,
@@ -41,7 +42,10 @@ from galerne.kernel import (
     open_writer,
 )
 
-__all__ = ["Gateway"]
+__all__ = ["INFERENCE_PATHS", "Gateway"]
+
+INFERENCE_PATHS = tuple(mount + path.removeprefix("/v1/") for mount in ("/v1/", *MOUNTS) for path in PATHS)
+"""Every path that a gateway answers, mounted or not."""
 
 _DRAIN_S = 30.0
 _SETTLE_S = 10.0
@@ -89,6 +93,7 @@ class Gateway:
         )
         self._admission = self._admitting(database)
         self._log = get_logger("gateway")
+        self._lines = LineLog("gateway", "request")
         self._working: set[asyncio.Task[Any]] = set()
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -105,7 +110,7 @@ class Gateway:
 
     def handles(self, path: str) -> bool:
         """Whether `path` is one of the inference paths, mounted or not."""
-        return path in PATHS or split_mount(path)[1] in PATHS
+        return path in INFERENCE_PATHS
 
     @property
     def settlement_failing(self) -> bool:
@@ -176,7 +181,10 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         invariant(scope["type"] == "http", "the gateway answers HTTP only")
-        caller = Caller(scope, receive, send)
+        await self.answer(Caller(scope, receive, send))
+
+    async def answer(self, caller: Caller) -> None:
+        """Answer one request on a path that this gateway handles; raises nothing but a cancellation."""
         mount, path = split_mount(caller.path)
         clock = self._clock
         arrival = Arrival(
@@ -376,7 +384,7 @@ class Gateway:
             }
         if verdict is not None and verdict.cause is not None:
             line["cause"] = verdict.cause
-        self._log.info("request", **line)
+        self._lines.write(line)
 
 
 def _total(end: Settled) -> int:

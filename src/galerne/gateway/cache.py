@@ -92,7 +92,7 @@ class FreshCache(Generic[K, A, V]):
         except GalerneError as error:
             if error.status < 500:
                 self._values.pop(key, None)
-                self._store(self._refusals, key, _Entry(error, read_at_s, read_at_s))
+                self._store(self._refusals, key, _Entry(_again(error), read_at_s, read_at_s))
                 raise
             return self._kept(key, read_at_s, error)
         self._refusals.pop(key, None)

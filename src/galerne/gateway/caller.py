@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from galerne.kernel import BadRequest, GalerneError, TooLarge
+from galerne.kernel import BadRequest, GalerneError, TooLarge, later
 
 __all__ = ["GONE", "STALL_S", "Caller", "Gone", "Headers", "HungUp", "Receive", "RequestTimedOut", "Scope", "Send"]
 
@@ -58,7 +58,10 @@ class Gone:
 
 
 class Caller:
-    """One request and its answer; `status` is what was answered, 0 before; `ended` once its last part is on its way."""
+    """One request and its answer; `status` is what was answered, 0 before; `ended` once its last part is on its way.
+
+    This one speaks ASGI; a server may hand over one that writes to its connection itself.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
@@ -83,12 +86,16 @@ class Caller:
             raise BadRequest("The body must not be compressed.", code="unsupported_encoding")
         announced = self.headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > limit:
-            raise _too_large(limit)
+            raise self.too_large(limit)
+        late = later(_BODY_TIMEOUT_S, self._give_up, asyncio.current_task())
         try:
-            async with asyncio.timeout(_BODY_TIMEOUT_S):
-                return await self._read(limit)
-        except TimeoutError as error:
-            raise RequestTimedOut("The body did not arrive in time.") from error
+            return await self._read(limit)
+        except asyncio.CancelledError as error:
+            if self._stalled:
+                raise RequestTimedOut("The body did not arrive in time.") from error
+            raise
+        finally:
+            late.cancel()
 
     async def _read(self, limit: int) -> bytes:
         parts: list[bytes] = []
@@ -101,19 +108,22 @@ class Caller:
             size += len(part)
             self._unread = message.get("more_body", False)
             if size > limit:
-                raise _too_large(limit)
+                raise self.too_large(limit)
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def skip_body(self) -> None:
         """Read and drop the rest of a refused body, within bounds: a client that still writes reads no answer."""
-        skipped = 0
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, HungUp):
             async with asyncio.timeout(_SKIP_TIMEOUT_S):
-                while self._unread and skipped < _MOST_SKIPPED_BYTES:
-                    message = await self._receive()
-                    skipped += len(message.get("body", b""))
-                    self._unread = message.get("more_body", False)
+                await self._skip()
+
+    async def _skip(self) -> None:
+        skipped = 0
+        while self._unread and skipped < _MOST_SKIPPED_BYTES:
+            message = await self._receive()
+            skipped += len(message.get("body", b""))
+            self._unread = message.get("more_body", False)
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
@@ -132,8 +142,7 @@ class Caller:
     async def finish(self, part: bytes) -> None:
         """Send the last part; `HungUp` for a caller who has stopped reading."""
         self.ended = True
-        # A timer instead of asyncio.timeout, which costs four times as much; there is hardly ever anything to wait for.
-        stalled = asyncio.get_running_loop().call_later(STALL_S, self._give_up, asyncio.current_task())
+        stalled = later(STALL_S, self._give_up, asyncio.current_task())
         try:
             await self._send({"type": "http.response.body", "body": part, "more_body": False})
         except asyncio.CancelledError as error:
@@ -148,6 +157,7 @@ class Caller:
         if task is not None:
             task.cancel()
 
-
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"The body is larger than the {limit} bytes that this server takes.")
+    @staticmethod
+    def too_large(limit: int) -> TooLarge:
+        """What a caller is told whose body has more than `limit` bytes."""
+        return TooLarge(f"The body is larger than the {limit} bytes that this server takes.")

@@ -2,7 +2,7 @@
 
 aiohttp spends 2.5 times the CPU for the same request (docs/log.md), and this is the data plane's largest cost. It knows
 plain and TLS connections and unix sockets; it follows no redirect, keeps no cookie, unpacks nothing, and sets no time
-limit but that of connecting: whoever waits holds the clock.
+limit for the body: whoever reads holds the clock.
 """
 
 import asyncio
@@ -10,9 +10,12 @@ import ssl
 from collections import deque
 from dataclasses import dataclass, field
 from functools import cached_property
+from time import monotonic
 from typing import Any, cast
 
 import httptools
+
+from galerne.kernel import later
 
 __all__ = ["Address", "Answer", "Client", "Lost", "NotConnected"]
 
@@ -49,20 +52,24 @@ class Client:
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def post(self, address: Address, head: bytes, body: bytes) -> "Answer":
+    async def post(self, address: Address, head: bytes, body: bytes, within_s: float) -> "Answer":
         """The answer's head, its body yet to be read. `head` is complete up to the empty line.
 
-        Raises `NotConnected` when nothing was sent, `Lost` when the server may have seen the request.
+        Raises `NotConnected` when nothing was sent, `Lost` when the server may have seen the request, `TimeoutError`
+        when it does not begin to answer within `within_s`.
         """
         connection = self._take(address) or await self._connect(address)
         answer = Answer(connection)
         connection.begin(answer)
         connection.transport.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+        late = later(within_s, answer.fail, TimeoutError())
         try:
             await answer.head
         except BaseException:
             connection.abort()
             raise
+        finally:
+            late.cancel()
         return answer
 
     def close(self) -> None:
@@ -107,14 +114,14 @@ class Client:
         if self._closed or len(connections) >= _MOST_IDLE:
             connection.transport.close()
             return
-        connection.idle_since_s = asyncio.get_running_loop().time()
+        connection.idle_since_s = monotonic()
         connections.append(connection)
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(_IDLE_S, self._close_old)
 
     def _close_old(self) -> None:
         loop = asyncio.get_running_loop()
-        since_s = loop.time() - _IDLE_S
+        since_s = monotonic() - _IDLE_S
         for address, connections in list(self._idle.items()):
             while connections and (connections[0].idle_since_s <= since_s or connections[0].transport.is_closing()):
                 connections.popleft().transport.close()

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 
 import msgspec
 
@@ -11,7 +12,7 @@ from galerne.gateway.sse import DONE_DATA, EventSplitter
 from galerne.gateway.tally import Tally
 from galerne.gateway.upstream import engine_error
 from galerne.gateway.wire.chunks import Chunk, decode_chunk
-from galerne.kernel import Clock, GalerneError, UpstreamFailed
+from galerne.kernel import Deadline, GalerneError, UpstreamFailed, later
 
 __all__ = ["EngineAnswer", "Patience", "UpstreamTimedOut"]
 
@@ -46,20 +47,17 @@ class EngineAnswer:
     it is the client's silence that counts: the reading task is cancelled and `stalled` is true.
     """
 
-    def __init__(self, response: Answer, tally: Tally, clock: Clock, patience: Patience) -> None:
+    def __init__(self, response: Answer, tally: Tally, patience: Patience) -> None:
         self._response = response
         self._tally = tally
-        # Never the event loop's own clock: uvloop's has milliseconds and lags behind, so the two must not be compared.
-        self._now_s = clock.monotonic
         self._idle_s = patience.idle_s
         self._limit_s = patience.first_byte_s
         self._stall_s = patience.stall_s
         self._largest_bytes = patience.largest_bytes
         self._bytes = 0
         self._splitter = EventSplitter()
-        self._loop = asyncio.get_running_loop()
         self._waiting_since_s: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Deadline | None = None
         self._timed_out = False
         self._task = asyncio.current_task()
         self._read_at_s = 0.0
@@ -95,9 +93,9 @@ class EngineAnswer:
         self._response.close()
 
     async def _read(self) -> bytes:
-        self._waiting_since_s = self._now_s()
+        self._waiting_since_s = monotonic()
         if self._timer is None:
-            self._timer = self._loop.call_later(self._limit_s, self._look)
+            self._timer = later(self._limit_s, self._look)
         try:
             read = await self._response.read()
         except Lost as error:
@@ -105,14 +103,14 @@ class EngineAnswer:
                 raise UpstreamTimedOut("The engine took too long.") from error
             raise UpstreamFailed("The engine hung up in the middle of its answer.", code="upstream_lost") from error
         self._waiting_since_s = None
-        self._read_at_s = self._now_s()
+        self._read_at_s = monotonic()
         self._bytes += len(read)
         if self._largest_bytes is not None and self._bytes > self._largest_bytes:
             raise UpstreamFailed("The engine's answer is too large.", code="upstream_garbage")
         if self._limit_s != self._idle_s:
             self._limit_s = self._idle_s
             self._timer.cancel()
-            self._timer = self._loop.call_later(self._idle_s / 8, self._look)
+            self._timer = later(self._idle_s / 8, self._look)
         return read
 
     async def _reach_end(self) -> None:
@@ -126,7 +124,7 @@ class EngineAnswer:
                     pass
 
     def _look(self) -> None:
-        since_s, now_s = self._waiting_since_s, self._now_s()
+        since_s, now_s = self._waiting_since_s, monotonic()
         if since_s is not None and now_s - since_s >= self._limit_s:
             self._timed_out = True
             self._response.fail(Lost("silence"))
@@ -135,7 +133,7 @@ class EngineAnswer:
             self.stalled = True
             self._task.cancel()
             return
-        self._timer = self._loop.call_later(self._idle_s / 8, self._look)
+        self._timer = later(self._idle_s / 8, self._look)
 
     def _chunks(self, data: list[bytes]) -> list[Chunk]:
         chunks: list[Chunk] = []
@@ -157,5 +155,5 @@ class EngineAnswer:
             raise UpstreamFailed("The engine sent something that is no answer.", code="upstream_garbage") from error
         if chunk.error is not None:
             raise engine_error(chunk.error)
-        self._tally.see(chunk, self._now_s())
+        self._tally.see(chunk, monotonic())
         return chunk

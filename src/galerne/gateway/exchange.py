@@ -157,7 +157,7 @@ class Engines:
             try:
                 response = await self._ask(admitted, seat, tally)
                 patience = Patience(self._first_byte_s, self._idle_s, STALL_S, largest)
-                answer = EngineAnswer(response, tally, self._clock, patience)
+                answer = EngineAnswer(response, tally, patience)
                 visit = _Visit(seat, answer, await answer.read())
                 tally.zone = seat.replica.zone
                 seat.answers()
@@ -206,12 +206,12 @@ class Engines:
         before = tally.reached
         tally.reached = True
         try:
+            answer = await self._upstream.post(
+                seat.replica, admitted.upstream_path, _encode(body), admitted.arrival.request_id, self._first_byte_s
+            )
+            if answer.status == 200:
+                return answer
             async with asyncio.timeout(self._first_byte_s):
-                answer = await self._upstream.post(
-                    seat.replica, admitted.upstream_path, _encode(body), admitted.arrival.request_id
-                )
-                if answer.status == 200:
-                    return answer
                 refused = await refusal(answer)
         except ConnectFailed:
             tally.reached = before

@@ -35,7 +35,7 @@ _decode = msgspec.json.Decoder(Flight).decode
 class FlightSlot:
     """One stream's place in the file."""
 
-    __slots__ = ("_at", "_file", "_reported", "began_s", "_landed", "counts", "flight", "number")
+    __slots__ = ("_at", "_file", "_landed", "_reported", "began_s", "counts", "flight", "number")
 
     def __init__(self, file: "FlightFile", number: int, flight: Flight, began_s: float) -> None:
         self._file = file

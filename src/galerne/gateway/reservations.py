@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
+from msgspec import Struct
+
 from galerne.gateway.metrics import GatewayMetrics, LeaseKind, LimitKind
 from galerne.gateway.purse import Draw, Purse
 from galerne.gateway.settled import Quantity
@@ -39,8 +41,7 @@ class InsufficientQuota(RateLimited):
     code = "insufficient_quota"
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(Struct, frozen=True):
     """What one request needs at most: `tokens`, and `nano` of the currency in which it is priced."""
 
     tokens: int

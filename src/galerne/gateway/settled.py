@@ -1,11 +1,11 @@
 """The end of one request as it is written: what it used, what it owes, what the journal says. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from galerne.billing import Rates, cost_nano
 from galerne.gateway.wire.answer import TokenCount
@@ -59,8 +59,7 @@ class Flight(Struct, frozen=True, kw_only=True):
         return cost_nano(self.rates, count.input_tokens, count.cached_tokens, count.output_tokens, self.modifier_ppm)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(Struct, frozen=True, kw_only=True):
     """How a request ended; times in milliseconds."""
 
     outcome: Outcome
@@ -72,8 +71,7 @@ class Ending:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True):
     """One request's end: its usage, its entry in the journal, what it pays, and what it spent of which lease.
 
     It pays by `settlement` from the hold that it ran on, or by `posting` where that hold is gone. `cost_nano` is what
@@ -83,7 +81,7 @@ class Settled:
     event: UsageEvent
     entry: Entry
     settlement: Settlement | None = None
-    spent: Mapping[str, int] = field(default_factory=dict[str, int])
+    spent: Mapping[str, int] = {}
     posting: Posting | None = None
     cost_nano: int = 0
 
@@ -116,8 +114,8 @@ def spent(flight: Flight, count: TokenCount, nano: int) -> dict[str, int]:
     return {lease: used[quantity] for lease, quantity in flight.leases.items() if used[quantity]}
 
 
-def settle_flight(flight: Flight, count: TokenCount, ending: Ending, action: str) -> Settled:
-    """The end of `flight`, in which `count` tokens were used."""
+def settle_flight(flight: Flight, count: TokenCount, ending: Ending, action: str, actor: Actor) -> Settled:
+    """The end of `flight`, in which `count` tokens were used by `actor`."""
     completed = ending.outcome == "completed"
     event = UsageEvent(
         id=flight.id,
@@ -148,7 +146,7 @@ def settle_flight(flight: Flight, count: TokenCount, ending: Ending, action: str
     paid = 0 if flight.payment is None else min(nano, flight.payment.most_nano)
     entry = Entry(
         action=action,
-        actor=Actor(ActorKind.API_KEY, flight.key_id, flight.organisation_id, flight.workspace_id),
+        actor=actor,
         resource=f"model:{flight.model}@{flight.model_version}",
         outcome="done" if completed else "failed",
         at=ending.at,
@@ -170,7 +168,8 @@ def settle_flight(flight: Flight, count: TokenCount, ending: Ending, action: str
 def recovered(flight: Flight, count: TokenCount, at: datetime) -> Settled:
     """The end of a request whose process died: `count` is what was recorded as delivered, and nothing is guessed."""
     ending = Ending(outcome="failed", status=_DIED, finish_reason=None, queue_ms=0.0, ttft_ms=None, total_ms=0.0, at=at)
-    return settle_flight(flight, count, ending, "inference.recovered")
+    actor = Actor(ActorKind.API_KEY, flight.key_id, flight.organisation_id, flight.workspace_id)
+    return settle_flight(flight, count, ending, "inference.recovered", actor)
 
 
 def _settlement(flight: Flight, paid: int, at: datetime) -> Settlement | None:

@@ -115,6 +115,7 @@ class Settlements:
         self._queue: deque[_Waiting] = deque()
         self._failures = 0
         self._failing_since_s = 0.0
+        self._writing_since_s: float | None = None
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
         self._spill_due = asyncio.Event()
@@ -196,11 +197,7 @@ class Settlements:
         self._wake.set()
         if self.failing:
             self._spill_due.set()
-        patience = asyncio.get_running_loop().call_later(self._waits.patience_s, self._spill_due.set)
-        try:
-            await committed
-        finally:
-            patience.cancel()
+        await committed
 
     async def _run(self) -> None:
         while self._queue or not self._closing:
@@ -319,11 +316,20 @@ class Settlements:
         return True
 
     async def _run_spill(self) -> None:
+        # Looked at now and then, for a timer for each request would cost a busy gateway thousands of them a second.
         while True:
-            await self._spill_due.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._waits.patience_s):
+                    await self._spill_due.wait()
+            stuck = self._writing_since_s is not None and self._waited_s() >= self._waits.patience_s
+            if not (self._spill_due.is_set() or stuck):
+                continue
             self._spill_due.clear()
             await self._spill_waiting()
             await asyncio.sleep(_SPILL_PAUSE_S)  # so that those who come meanwhile share a file
+
+    def _waited_s(self) -> float:
+        return self._clock.monotonic() - (self._writing_since_s or self._clock.monotonic())
 
     async def _spill_waiting(self) -> None:
         waiting = [each for each in self._queue if each.file is None]
@@ -346,11 +352,14 @@ class Settlements:
                 each.committed.set_result(None)
 
     async def _try(self, commit: Commit) -> Answers | Exception:
+        self._writing_since_s = self._clock.monotonic()
         try:
             async with asyncio.timeout(_LONGEST_WRITE_S):
                 return await self._write(commit)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it and the writer live
             return error
+        finally:
+            self._writing_since_s = None
 
 
 def _unrecorded() -> Unavailable:

@@ -56,15 +56,17 @@ class Upstream:
         """Close every connection that is idle."""
         self._client.close()
 
-    async def post(self, replica: Replica, path: str, body: bytes, request_id: str) -> Answer:
+    async def post(self, replica: Replica, path: str, body: bytes, request_id: str, within_s: float) -> Answer:
         """The engine's answer, its body not yet read; the caller closes it.
 
-        Raises `ConnectFailed` when nothing was sent, `ConnectionLost` when that cannot be known. Never follows a
-        redirect and sets no time limit: the caller holds the clock.
+        Raises `ConnectFailed` when nothing was sent, `ConnectionLost` when that cannot be known, `TimeoutError` when
+        the answer does not begin within `within_s`. Never follows a redirect.
         """
         address, head = self._target(replica, path)
         try:
-            return await self._client.post(address, head + b"x-request-id: %b\r\n" % request_id.encode(), body)
+            return await self._client.post(
+                address, head + b"x-request-id: %b\r\n" % request_id.encode(), body, within_s
+            )
         except NotConnected as error:
             raise ConnectFailed("The engine of this model cannot be reached.", retry_after_s=1) from error
         except Lost as error:

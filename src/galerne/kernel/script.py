@@ -17,6 +17,9 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from galerne.kernel.database import UtcTime
+from galerne.kernel.errors import invariant
+
 T = TypeVar("T")
 Rows = list[Any]
 DialectName = Literal["sqlite", "postgresql"]
@@ -128,9 +131,16 @@ def _sqlite_inserts(insert: Insert) -> Iterator[Call]:
     while start < len(rows):
         while size > len(rows) - start:
             size >>= 1
-        values = chain.from_iterable(rows[start : start + size])
-        yield _sqlite_insert(insert.table.name, insert.columns, size, insert.once_by), tuple(map(_plain, values))
+        values = list(chain.from_iterable(rows[start : start + size]))
+        for column in _times(insert.table, insert.columns):
+            values[column::width] = map(_plain, values[column::width])
+        yield _sqlite_insert(insert.table.name, insert.columns, size, insert.once_by), tuple(values)
         start += size
+
+
+@lru_cache(1000)
+def _times(table: SqlTable, columns: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(number for number, name in enumerate(columns) if isinstance(table.c[name].type, UtcTime))
 
 
 @lru_cache(1000)
@@ -146,6 +156,7 @@ def _once(column: str | None) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
+        invariant(value.tzinfo is not None, "a time without a zone cannot be stored")
         return value.astimezone(UTC).isoformat(" ", "microseconds")[:26]  # as UtcTime writes it
     if isinstance(value, list):
         return json.dumps(value)

@@ -3,10 +3,12 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from galerne.kernel import Conflict, invariant
 
@@ -15,8 +17,7 @@ Outcome = Literal["completed", "cancelled", "failed"]
 _REQUEST_ID = re.compile("[0-9a-f]{32}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageEvent:
+class UsageEvent(Struct, frozen=True, kw_only=True):
     """What one request consumed. `id` is our own request id, 32 hexadecimal digits; an upstream's id is never trusted.
 
     Token classes are disjoint: `input_tokens` were computed, `cached_tokens` found in a prefix cache, and the prompt is
@@ -51,9 +52,11 @@ class UsageEvent:
 
     def __post_init__(self) -> None:
         # Checked here too, not only by the database: one bad event would undo a whole batch of other people's.
-        invariant(min(self.input_tokens, self.cached_tokens, self.output_tokens) >= 0, "a token count is negative")
-        durations = (self.queue_ms, self.ttft_ms or 0.0, self.total_ms)
-        invariant(all(0 <= duration < math.inf for duration in durations), "a duration is negative or not a number")
+        invariant(self.input_tokens >= 0, "a token count is negative")
+        invariant(self.cached_tokens >= 0, "a token count is negative")
+        invariant(self.output_tokens >= 0, "a token count is negative")
+        lasting = 0 <= self.queue_ms < math.inf and 0 <= self.total_ms < math.inf
+        invariant(lasting and 0 <= (self.ttft_ms or 0) < math.inf, "a duration is negative or not a number")
         invariant(
             _REQUEST_ID.fullmatch(self.id) is not None, "a usage event's id is our request id, 32 hexadecimal digits"
         )
@@ -132,7 +135,7 @@ def refuse_other_content(recorded: tuple[Any, ...], offered: UsageEvent) -> None
         )
 
 
-CONTENT = tuple(field.name for field in fields(UsageEvent) if field.name != "started_at")
+CONTENT = tuple(name for name in UsageEvent.__struct_fields__ if name != "started_at")
 """What two records of one request must agree on; `id` first. The time follows from the id."""
 
 _content: Callable[[UsageEvent], tuple[Any, ...]] = attrgetter(*CONTENT)

@@ -13,7 +13,7 @@ nothing, and each process takes exactly what its requests need. A process that d
 is reclaimed.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from galerne.metering.limit_windows import Window
 from galerne.metering.limits import PoolSpec, Quantity
@@ -33,8 +33,7 @@ _SLOT_MS = 1000
 _NEVER_MS = 2**62
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """Where a pool stands, as far as one process knows; `reset_ms` until it is as new, None if nobody knows."""
 
     quantity: Quantity

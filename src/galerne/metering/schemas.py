@@ -4,6 +4,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Literal
 
+import msgspec
 from pydantic import BaseModel, Field
 
 from galerne.metering.buckets import Bucket, Kind
@@ -105,7 +106,7 @@ def totals_fields(totals: Totals) -> dict[str, int]:
 
 def event_fields(event: UsageEvent) -> dict[str, object]:
     """The event as JSON fields, without the organisation, which the reader is."""
-    fields = asdict(event)
+    fields = msgspec.structs.asdict(event)
     del fields["organisation_id"]
     total = event.input_tokens + event.cached_tokens + event.output_tokens
     return {"object": "usage.event", **fields, "api_key_id": fields.pop("key_id"), "total_tokens": total}

@@ -1,7 +1,6 @@
 """Metering's use cases: record events exactly once, and add up what an organisation used."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import fields
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, cast
@@ -26,7 +25,7 @@ from galerne.metering.events import (
 from galerne.metering.tables import UsageEventRow
 
 _EVENTS = cast(SqlTable, UsageEventRow.__table__)
-_FIELDS = tuple(field.name for field in fields(UsageEvent))
+_FIELDS = UsageEvent.__struct_fields__
 _row = attrgetter(*_FIELDS)
 _RECORDED = f"SELECT {', '.join(CONTENT)} FROM usage_events WHERE id IN :ids"  # noqa: S608  # names of ours
 _KNOWN = "SELECT id FROM usage_events WHERE id IN :ids"

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from galerne.gateway.dialect import Dialect
 from galerne.gateway.wire.requests import Endpoint
 
@@ -15,8 +17,7 @@ _NINE = re.compile(r"^[a-zA-Z0-9]{9}$")
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Face:
+class Face(Struct, frozen=True, kw_only=True):
     """What every part of an answer carries; `model` is as the caller wrote it, `fingerprint` says which version.
 
     `tier` is the service tier that was served, by its name in the dialect.
@@ -40,8 +41,7 @@ class Face:
         return ("cmpl-" if self.endpoint == "completions" else "chatcmpl-") + self.request_id
 
 
-@dataclass(frozen=True, slots=True)
-class TokenCount:
+class TokenCount(Struct, frozen=True):
     """Tokens in disjoint classes: input that was computed, input that came from a cache, output."""
 
     input_tokens: int
@@ -83,8 +83,7 @@ class AnswerToolCall:
         return {**call, "function": {"name": self.name, "arguments": self.arguments}}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerChoice:
+class AnswerChoice(Struct, frozen=True, kw_only=True):
     """One complete choice; `logprobs` is the engine's object, joined over all chunks."""
 
     index: int

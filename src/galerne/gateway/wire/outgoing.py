@@ -26,8 +26,12 @@ __all__ = [
 STREAM_OPTIONS = {"include_usage": True, "continuous_usage_stats": True}
 """Running usage (vLLM's option, and our engine's) is what lets a stream that is cut be metered for what was sent."""
 
-_SAMPLING = ("temperature", "top_p", "min_tokens", "stop", "n", "presence_penalty", "frequency_penalty", "logit_bias")
-_ENGINE_OPTIONS = ("top_k", "min_p", "repetition_penalty")  # outside both specifications, known to both kinds of engine
+_SAMPLING = frozenset(
+    {"temperature", "top_p", "min_tokens", "stop", "n", "presence_penalty", "frequency_penalty", "logit_bias"}
+)
+_ENGINE_OPTIONS = frozenset(
+    {"top_k", "min_p", "repetition_penalty"}
+)  # outside both specifications, known to both kinds of engine
 _CHAT = ("parallel_tool_calls", "logprobs", "top_logprobs")
 _STAYS_HERE = frozenset({"stream", "stream_options", "model", "n_probs", "audio", "moderation"})
 
@@ -112,10 +116,11 @@ def _sampled(parsed: Parsed[ChatBody | CompletionBody | FimBody], model: Model) 
         for name in unknown_fields(parsed.fields, type(parsed.body)):
             if name not in _STAYS_HERE:
                 out[name] = parsed.fields[name]
-    for name in _ENGINE_OPTIONS:
-        if parsed.fields.get(name) is not None:
+    given = parsed.fields.keys()
+    for name in given & _ENGINE_OPTIONS:
+        if parsed.fields[name] is not None:
             out[name] = parsed.fields[name]
-    for name in _SAMPLING:
+    for name in given & _SAMPLING:
         if (value := getattr(body, name)) is not None:
             out[name] = value
     seed = body.seed if body.seed is not None else body.random_seed

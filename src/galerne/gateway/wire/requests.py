@@ -98,6 +98,8 @@ def parse(fields: dict[str, Any], shape: type[BodyT]) -> Parsed[BodyT]:
 def unknown_fields(fields: Mapping[str, Any], shape: type[Body]) -> tuple[str, ...]:
     """The names in `fields` that neither dialect has for this endpoint."""
     known = _known(shape)
+    if fields.keys() <= known:
+        return ()
     return tuple(name for name in fields if name not in known)
 
 
@@ -123,7 +125,7 @@ def _known(shape: type[Body]) -> frozenset[str]:
 
 def _with_integers(fields: dict[str, Any]) -> dict[str, Any]:
     # JSON has one kind of number: a client that writes 100.0 means 100. Only whole top-level numbers are folded.
-    if not any(type(value) is float and value.is_integer() for value in fields.values()):
+    if float not in map(type, fields.values()):
         return fields
     return {
         name: int(value) if type(value) is float and value.is_integer() else value for name, value in fields.items()

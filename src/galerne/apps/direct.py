@@ -1,0 +1,139 @@
+"""Callers of the inference paths without ASGI between: for these few paths its messages cost as much as the gateway.
+
+A `DirectCaller` is the gateway's `Caller` and, for uvicorn's protocol, what it calls a cycle. Everything rare
+(pipelined requests, HTTP/1.0, `Expect`, upgrades) takes the way of ASGI instead.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+from galerne.gateway import STALL_S, Caller, Gone, HungUp, Scope
+
+__all__ = ["DirectCaller"]
+
+_MOST_SKIPPED_BYTES = 64 * 1024 * 1024
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class DirectCaller(Caller):
+    """One POST request on `http`, a `BoundedHttp`; its answer is written with as few system calls as it has parts."""
+
+    def __init__(self, http: Any, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.gone = Gone()
+        scope: Scope = {"method": "POST", "path": path, "headers": headers, "extensions": {"galerne.gone": self.gone}}
+        super().__init__(scope, _no_message, _no_message)
+        self._http = http
+        self._transport = http.transport
+        self._flow = http.flow
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._complete = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._head = b""
+        self._chunked = False
+        # What uvicorn asks of a cycle.
+        self.keep_alive = True
+        self.response_complete = False
+        self.disconnected = False
+        self.message_event = self
+
+    def set(self) -> None:
+        """uvicorn: something has come, or the connection is gone."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def part_came(self, part: bytes) -> None:
+        """Some of the body has come; nothing is read from the connection while much of it waits here."""
+        self._parts.append(part)
+        self._size += len(part)
+        if self._size > 65_536:
+            self._flow.pause_reading()
+        self.set()
+
+    def end_came(self) -> None:
+        """The body is complete."""
+        self._complete = True
+        self.set()
+
+    async def _read(self, limit: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            parts += self._parts
+            size += self._size
+            self._parts, self._size = [], 0
+            if size > limit:
+                raise self.too_large(limit)
+            if self._complete:
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+            await self._more()
+
+    async def _skip(self) -> None:
+        skipped = 0
+        while not self._complete and skipped < _MOST_SKIPPED_BYTES:
+            skipped += self._size
+            self._parts, self._size = [], 0
+            await self._more()
+
+    async def _more(self) -> None:
+        if self.disconnected:
+            raise HungUp("The client closed the connection.")
+        self._flow.resume_reading()
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    async def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        self.status = status
+        self.ended = True
+        head = self._head_of(status, (*headers, (b"content-length", b"%d" % len(body))))
+        await self._end(head + body)
+
+    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.status = status
+        self._head = self._head_of(status, (*headers, (b"transfer-encoding", b"chunked")))
+
+    async def write(self, part: bytes) -> None:
+        head, self._head = self._head, b""
+        if not self.disconnected:
+            self._transport.write(b"%b%x\r\n%b\r\n" % (head, len(part), part))
+            if self._flow.write_paused:
+                await self._flow.drain()
+
+    async def finish(self, part: bytes) -> None:
+        self.ended = True
+        head, self._head = self._head, b""
+        chunk = b"%x\r\n%b\r\n" % (len(part), part) if part else b""
+        await self._end(b"%b%b0\r\n\r\n" % (head, chunk))
+
+    async def _end(self, last: bytes) -> None:
+        if not self.disconnected:
+            self._transport.write(last)
+        self.response_complete = True
+        if not self.keep_alive:
+            self._transport.close()
+        self._http.on_response_complete()
+        if self._flow.write_paused and not self.disconnected:
+            try:
+                async with asyncio.timeout(STALL_S):
+                    await self._flow.drain()
+            except TimeoutError as error:
+                self._transport.abort()
+                raise HungUp("The client has stopped reading.") from error
+
+    def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        for name, value in (*self._http.server_state.default_headers, *headers):
+            lines.append(b"%b: %b\r\n" % (name, value))
+            if name == b"connection" and value == b"close":
+                self.keep_alive = False
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+
+async def _no_message(*_given: Any) -> Any:
+    raise RuntimeError("a direct caller has no messages")

@@ -145,12 +145,12 @@ class Reservations:
         for _ in range(_MOST_ROUNDS):
             reserved = Reserved(terms, need)
             missing = self._try(reserved)
-            if missing is None:
+            if not missing:
                 return reserved
-            if not await self._ask(*missing):
+            if not await self._ask(missing):
                 self._slow = True
                 again = Reserved(terms, need)
-                if self._try(again) is None:
+                if not self._try(again):
                     return again
                 raise _unasked()
         raise Unavailable("So many requests compete for this limit that none was granted.", retry_after_s=1)
@@ -255,21 +255,23 @@ class Reservations:
         orders.accounts = {account for pair in self._purses for account in pair}
         return orders
 
-    def _try(self, reserved: Reserved) -> tuple[str, int] | None:
-        """Reserve everything, or nothing and say of what is too little: a pool's id or an account's, and how much."""
+    def _try(self, reserved: Reserved) -> list[tuple[str, int]]:
+        """Reserve everything, or nothing and say of what is too little: pools' ids or an account's, and how much."""
         now_ms = self._now_ms()
         terms, need = reserved.terms, reserved.need
         currency = _currency(terms)
+        missing: list[tuple[LeaseBook, int]] = []
         for pool in terms.pools:
             amount = need.of(pool, currency)
             book = self._books.get(pool.id)
             if book is None or book.pool is not pool:
                 book = self._book(pool)
-            if not (book.reserve(amount, now_ms) or (self._alone and book.reserve_unasked(amount))):
-                self.undo(reserved)
-                self._refuse_if_known(book, amount, now_ms)
-                return pool.id, amount
-            reserved.parts.append((book, amount))
+            enough = book.reserve(amount, now_ms) or (self._alone and book.reserve_unasked(amount))
+            (reserved.parts if enough else missing).append((book, amount))
+        if missing:
+            self.undo(reserved)
+            self._refuse_if_known(missing, now_ms)
+            return [(book.pool.id, amount) for book, amount in missing]
         if terms.accounts is not None and need.nano:
             purse = self._purse(terms)
             reserved.draw = purse.reserve(need.nano, now_ms)
@@ -283,29 +285,32 @@ class Reservations:
                         "Lower max_tokens, or have credit added.",
                         retry_after_s=max(1.0, pause_ms / 1000),
                     )
-                return "\n".join(terms.accounts), need.nano
-        return None
+                return [("\n".join(terms.accounts), need.nano)]
+        return []
 
-    def _refuse_if_known(self, book: LeaseBook, amount: int, now_ms: int) -> None:
-        pause_ms = book.pause_ms(amount, now_ms)
-        if not pause_ms:
-            return
-        self._metrics.limited(_KINDS[book.pool.quantity])
-        raise limit_reached([(book.pool, amount, book.short(now_ms))])
+    def _refuse_if_known(self, missing: Sequence[tuple[LeaseBook, int]], now_ms: int) -> None:
+        refused = [(book.pool, amount, book.short(now_ms)) for book, amount in missing if book.pause_ms(amount, now_ms)]
+        if refused:
+            self._metrics.limited(_KINDS[refused[0][0].quantity])
+            raise limit_reached(refused)
 
     @property
     def _alone(self) -> bool:
         return self.outage or self._slow
 
-    async def _ask(self, name: str, amount: int) -> bool:
-        ask = self._asks.get(name)
-        if ask is None:
-            ask = self._asks[name] = Ask([], asyncio.get_running_loop().create_future())
-        ask.needs.append(amount)
+    async def _ask(self, missing: Sequence[tuple[str, int]]) -> bool:
+        asks: list[Ask] = []
+        for name, amount in missing:
+            ask = self._asks.get(name)
+            if ask is None:
+                ask = self._asks[name] = Ask([], asyncio.get_running_loop().create_future())
+            ask.needs.append(amount)
+            asks.append(ask)
         self._wake()
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                await asyncio.shield(ask.answered)
+                for ask in asks:  # one commit answers them all
+                    await asyncio.shield(ask.answered)
         except TimeoutError:
             return False
         return True

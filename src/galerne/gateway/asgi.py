@@ -17,6 +17,7 @@ from galerne.gateway.exchange import Engines, StreamWriter, context_reached, str
 from galerne.gateway.flights import FlightFile
 from galerne.gateway.keys import KeyCache, key_reader
 from galerne.gateway.metrics import GatewayMetrics
+from galerne.gateway.notes import Notes
 from galerne.gateway.progress import alive_script
 from galerne.gateway.recovery import recover_script, recovered_flights
 from galerne.gateway.reservations import Answers, Reservations, Reserved
@@ -24,9 +25,9 @@ from galerne.gateway.routing import Replicas
 from galerne.gateway.settled import Settled
 from galerne.gateway.settlement import Settlements, Waits
 from galerne.gateway.tally import Tally
+from galerne.gateway.telemetry import open_telemetry
 from galerne.gateway.terms import TermsCache, terms_reader
 from galerne.gateway.verdict import InternalError, Verdict, cancelled, failed, place_of, settled
-from galerne.gateway.wire.answer import TokenCount
 from galerne.gateway.wire.errors import error_body, error_headers, error_status
 from galerne.gateway.wire.limit_headers import limit_headers
 from galerne.kernel import (
@@ -34,7 +35,6 @@ from galerne.kernel import (
     Database,
     GalerneError,
     Ids,
-    LineLog,
     Settings,
     Unavailable,
     get_logger,
@@ -93,7 +93,8 @@ class Gateway:
         )
         self._admission = self._admitting(database)
         self._log = get_logger("gateway")
-        self._lines = LineLog("gateway", "request")
+        self._telemetry = open_telemetry(offline=settings.offline)
+        self._notes = Notes(self._metrics, self._telemetry, clock)
         self._working: set[asyncio.Task[Any]] = set()
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -150,6 +151,7 @@ class Gateway:
         self._engines.close()
         self._flights.close()
         await self._writer.close()
+        await self._telemetry.close()
 
     async def _write(self, commit: Commit) -> Answers:
         return (await self._writer.run([commit_script(commit)]))[0]
@@ -235,9 +237,11 @@ class Gateway:
             admitted = await self._admission.admit(arrival)
         except GalerneError as error:
             await self._refuse(arrival, error)
-            self._note(arrival, None, None, None)
+            self._notes.refused(arrival, error)
             return
         tally = Tally(admitted.prompt_bytes, arrival.started_s)
+        if self._notes.traces_content(admitted):
+            tally.texts = {}
         try:
             verdict = await self._converse(admitted, tally)
             end = self._draw_up(admitted, tally, verdict)
@@ -246,7 +250,7 @@ class Gateway:
             if tally.slot is not None:
                 tally.slot.end()
             await self._own_up(arrival, error)
-            self._note(arrival, None, None, None)
+            self._notes.refused(arrival, None, place_of(error))
             return
         await self._conclude(admitted, tally, verdict, end)
 
@@ -316,7 +320,7 @@ class Gateway:
             self._reservations.undo(admitted.reserved)
         if verdict.outcome != "cancelled" or not verdict.hung_up:
             await self._finish(admitted, tally, verdict, error)
-        self._note(admitted.arrival, admitted, verdict, end)
+        self._notes.ended(admitted, tally, end, error, verdict.cause)
 
     def _written(self, reserved: Reserved, end: Settled) -> None:
         self._reservations.written(reserved, end.spent, end.paid_nano)
@@ -354,37 +358,6 @@ class Gateway:
         if arrival.terms is None:
             return headers
         return headers + limit_headers(self._reservations.standings(arrival.terms), arrival.cost)
-
-    def _note(self, arrival: Arrival, admitted: Admitted | None, verdict: Verdict | None, end: Settled | None) -> None:
-        """One line of log and the metrics; nothing of what was asked or answered."""
-        model = "" if arrival.model is None else arrival.model.id
-        status = arrival.caller.status if end is None else end.event.status
-        self._metrics.answered(arrival.endpoint, model, status, "" if admitted is None else admitted.tier)
-        line: dict[str, str | int | float | bool | None] = {
-            "request_id": arrival.request_id,
-            "endpoint": arrival.endpoint,
-            "dialect": arrival.dialect,
-            "key": None if arrival.grant is None else arrival.grant.prefix,
-            "model": model or None,
-            "status": status,
-        }
-        if end is not None and admitted is not None:
-            event = end.event
-            count = TokenCount(event.input_tokens, event.cached_tokens, event.output_tokens)
-            self._metrics.settled(event.endpoint, model, count, event.ttft_ms, event.total_ms)
-            line |= {
-                "outcome": event.outcome,
-                "streamed": event.streamed,
-                "input_tokens": event.input_tokens,
-                "cached_tokens": event.cached_tokens,
-                "output_tokens": event.output_tokens,
-                "queue_ms": round(event.queue_ms, 1),
-                "ttft_ms": None if event.ttft_ms is None else round(event.ttft_ms, 1),
-                "total_ms": round(event.total_ms, 1),
-            }
-        if verdict is not None and verdict.cause is not None:
-            line["cause"] = verdict.cause
-        self._lines.write(line)
 
 
 def _total(end: Settled) -> int:

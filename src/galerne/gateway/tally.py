@@ -21,7 +21,8 @@ class Tally:
     """What is known of one request so far.
 
     `reached` becomes true when an engine may have begun to work; only then is there anything to settle. `heard` becomes
-    true with the first chunk. `zone` is where the replica stands, `slot` a stream's place among those under way.
+    true with the first chunk. `zone` is where the replica stands, `slot` a stream's place among those under way,
+    `texts` the answers so far, gathered only where a trace may hold them.
     `count()` is what the engine reported, or an estimate marked as such: one token for each chunk with text, and the
     input by its bytes. A count that cannot be one (negative, above 2^40) is not reported.
     """
@@ -35,6 +36,7 @@ class Tally:
     ttft_ms: float | None = None
     zone: str = ""
     slot: FlightSlot | None = None
+    texts: dict[int, list[str]] | None = None
     _usage: Usage | None = None
     _chunks: int = 0
     _sent: tuple[Usage | None, int] | None = None
@@ -50,6 +52,9 @@ class Tally:
         for choice in chunk.choices:
             if _has_text(choice):
                 self._chunks += 1
+                if self.texts is not None:
+                    text = choice.text if choice.delta is None else choice.delta.content
+                    self.texts.setdefault(choice.index, []).append(text or "")
                 if self.ttft_ms is None:
                     self.ttft_ms = (now_s - self.started_s) * 1000
             if choice.finish_reason is not None:

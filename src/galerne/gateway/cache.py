@@ -16,6 +16,7 @@ V = TypeVar("V")
 
 _OUTAGE_PAUSE_S = 1.0
 _PATIENCE_S = 1.0
+_GIVEN_UP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class FreshCache(Generic[K, A, V]):
         self._values: OrderedDict[K, _Entry[V]] = OrderedDict()
         self._refusals: OrderedDict[K, _Entry[V]] = OrderedDict()
         self._loading: dict[K, asyncio.Task[V]] = {}
+        self._hanging = False
 
     async def get(self, key: K, argument: A) -> V:
         """The value of `key`; raises what `load` raises."""
@@ -75,7 +77,8 @@ class FreshCache(Generic[K, A, V]):
             task = self._loading[key] = asyncio.create_task(self._read(key, argument))
             task.add_done_callback(lambda done: self._loaded(key, done))
         # Waited for only: one caller that hangs up must not fail the others that wait for the same key.
-        if not task.done() and not (await asyncio.wait((task,), timeout=_PATIENCE_S))[0]:
+        patience_s = 0.0 if self._hanging and key in self._values else _PATIENCE_S
+        if not task.done() and not (await asyncio.wait((task,), timeout=patience_s))[0]:
             return self._instead(key, task)
         try:
             return task.result()
@@ -95,16 +98,22 @@ class FreshCache(Generic[K, A, V]):
                 self._store(self._refusals, key, _Entry(_again(error), read_at_s, read_at_s))
                 raise
             return self._kept(key, read_at_s, error)
+        self._hanging = False
         self._refusals.pop(key, None)
         self._store(self._values, key, _Entry(value, read_at_s, read_at_s))
         return value
 
     def _instead(self, key: K, hanging: asyncio.Task[V]) -> V:
-        # Whoever comes next asks again: what hangs may hang for ever, though the database is back.
+        self._hanging = True
+        # What hangs may hang for ever, though the database is back: after a while somebody asks again.
         if self._loading.get(key) is hanging:
-            del self._loading[key]
+            asyncio.get_running_loop().call_later(_GIVEN_UP_S, self._give_up, key, hanging)
         away = Unavailable("The database does not answer.", code="database_unavailable", retry_after_s=1)
         return self._kept(key, self._clock.monotonic(), away)
+
+    def _give_up(self, key: K, hanging: asyncio.Task[V]) -> None:
+        if self._loading.get(key) is hanging:
+            del self._loading[key]
 
     def _kept(self, key: K, now_s: float, error: GalerneError) -> V:
         """The value there was, for another second, if it was read recently enough; else raises `error`."""

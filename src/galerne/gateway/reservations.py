@@ -202,7 +202,7 @@ class Reservations:
         for name, ask in orders.asks.items():
             book = self._books.get(name)
             if book is not None:
-                orders.takes.append(book.take(min(ask.needs), sum(ask.needs), now_ms, orders.expires_at_ms))
+                orders.takes.append(self._take(book, ask, orders))
             else:
                 self._ask_for_money(orders, name, ask)
         if self._look_due:
@@ -311,15 +311,20 @@ class Reservations:
             async with asyncio.timeout(_PATIENCE_S):
                 for ask in asks:  # one commit answers them all
                     await asyncio.shield(ask.answered)
-        except TimeoutError:
+        except (TimeoutError, Unavailable):
             return False
         return True
+
+    def _take(self, book: LeaseBook, ask: Ask, orders: Orders) -> Take:
+        least, need = min(ask.needs), sum(ask.needs)
+        return book.take(least, need, orders.now_ms, orders.expires_at_ms, keep=self._alone)
 
     def _ask_for_money(self, orders: Orders, name: str, ask: Ask) -> None:
         debit, credit = name.split("\n")
         purse = self._purses[(debit, credit)]
         # What no request needs goes back first, so that the account has it for those who wait.
-        orders.release += [hold.id for hold in purse.spent(orders.now_ms, waiting=True)]
+        if not self._alone:
+            orders.release += [hold.id for hold in purse.spent(orders.now_ms, waiting=True)]
         most = max(min(ask.needs), purse.most(sum(ask.needs), orders.now_ms))
         orders.holds.append(
             NewHold(
@@ -336,9 +341,18 @@ class Reservations:
 
     def _look(self, orders: Orders) -> None:
         now_ms = orders.now_ms
+        if not self._alone:  # else what is at hand is all there is
+            self._tidy(orders)
+        if now_ms >= self._renew_at_ms:
+            self._renew_at_ms = now_ms + self._lease_ms // _RENEW_SHARE
+            orders.renew_leases = [book.lease_id for book in self._books.values() if book.lease_id is not None]
+            orders.renew_holds = [hold.id for purse in self._purses.values() for hold in purse.holds]
+
+    def _tidy(self, orders: Orders) -> None:
+        now_ms = orders.now_ms
         for name, book in list(self._books.items()):
-            if name in orders.asks or self._alone:
-                continue  # while the database is away, what is at hand is all there is
+            if name in orders.asks:
+                continue
             if book.due(now_ms):
                 orders.takes.append(book.take(0, 0, now_ms, orders.expires_at_ms))
             elif book.idle(now_ms):
@@ -349,10 +363,6 @@ class Reservations:
             orders.release += [hold.id for hold in purse.spent(now_ms, waiting=False)]
             if not purse.holds and not self._release and not orders.release and "\n".join(key) not in orders.asks:
                 del self._purses[key]
-        if now_ms >= self._renew_at_ms:
-            self._renew_at_ms = now_ms + self._lease_ms // _RENEW_SHARE
-            orders.renew_leases = [book.lease_id for book in self._books.values() if book.lease_id is not None]
-            orders.renew_holds = [hold.id for purse in self._purses.values() for hold in purse.holds]
 
     def _answered(self, take: Take, answer: Taken | Short, now_ms: int) -> None:
         book = self._books[take.pool.id]

@@ -109,8 +109,7 @@ class LeaseBook:
         return True
 
     def reserve_unasked(self, amount: int) -> bool:
-        """The same while the database is away: of a bucket what is at hand may be used however old it is, and what is to
-        be given back.
+        """The same while the database is away: of a bucket all that is at hand or to be given back may be used.
 
         It was counted as taken, so no more than that passes; the lease of a window or gauge may be another's by now.
         """
@@ -181,12 +180,12 @@ class LeaseBook:
         """Whether nothing is under way or unrecorded, and nothing was used lately: give the lease back, forget this."""
         return not (self.in_flight or self.unwritten or self._returns or self._recent(now_ms) or self.available < 0)
 
-    def take(self, least: int, need: int, now_ms: int, expires_at_ms: int) -> Take:
+    def take(self, least: int, need: int, now_ms: int, expires_at_ms: int, *, keep: bool = False) -> Take:
         """The take to run next, for `need` or, with 0, only to settle accounts; answer it with `accept`, `refuse` or
-        `failed`.
+        `failed`. With `keep` nothing that is at hand is given back: the database may be away.
         """
         wish = self.wanted(least, need, now_ms)
-        back = 0 if wish[1] > 0 and now_ms < self._until_ms else self.excess(now_ms)
+        back = 0 if keep or (wish[1] > 0 and now_ms < self._until_ms) else self.excess(now_ms)
         self._sent = max(0, -self.available) - back - self._returns
         self.available -= back
         self._returns = 0

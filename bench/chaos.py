@@ -1,6 +1,7 @@
 """Kill -9 of gateway, engine and database at random points under load; the harness is `tests/system/chaos.py`."""
 
 import random
+from collections import Counter
 
 from tests.system.chaos import Outcome, Plan, run_in_passing
 
@@ -18,14 +19,11 @@ def run(*, kills: int = 50, seed: int | None = None, sqlite: bool = False) -> Re
 
 def _report(found: Outcome) -> Report:
     plan = found.plan
-    beside = ", ".join(
-        f"{status}{f' {code}' if code else ''}: {count}"
-        for (status, code), count in sorted(found.statuses.items(), key=str)
-    )
+    answered = Counter({f"{status} {code or ''}".strip(): count for (status, code), count in found.statuses.items()})
     rows = [
-        ("processes killed", ", ".join(f"{name} {count}" for name, count in sorted(found.kills.items()))),
-        ("requests, by their end", ", ".join(f"{end} {count}" for end, count in sorted(found.ends.items()))),
-        ("answers, by status or error code", beside),
+        ("processes killed", _listed(found.kills)),
+        ("requests, by their end", _listed(found.ends)),
+        ("answers, by status or error code", _listed(answered)),
         ("tokens that clients received", str(found.tokens)),
         ("tokens metered", str(found.metered)),
         ("requests recovered from a dead gateway", str(found.recovered)),
@@ -43,3 +41,7 @@ def _report(found: Outcome) -> Report:
         remarks=found.problems[:_MOST_SHOWN],
         failed=bool(found.problems),
     )
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in sorted(counts.items()))

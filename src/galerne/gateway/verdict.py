@@ -71,9 +71,12 @@ def _count(admitted: Admitted, tally: Tally, verdict: Verdict) -> TokenCount:
         return TokenCount(
             0, 0, 0
         )  # the engine never spoke: whatever it did, nothing says so, and guesses are not billed
-    if verdict.outcome == "completed" or not admitted.streamed:
+    if verdict.outcome == "completed" or (verdict.hung_up and not admitted.streamed):
         return tally.count()
-    return tally.sent()
+    sent = tally.sent()
+    if not verdict.hung_up and (not admitted.streamed or not sent.output_tokens):
+        return TokenCount(0, 0, 0)  # whoever waited to the end and was given nothing pays nothing
+    return sent
 
 
 def _status(admitted: Admitted, verdict: Verdict) -> int:

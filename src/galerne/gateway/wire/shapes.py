@@ -43,7 +43,7 @@ class FunctionCall(Struct):
     arguments: str | dict[str, Any] = ""
 
 
-class ToolCall(Struct):
+class ToolCall(Struct, omit_defaults=True):
     """One call of an assistant message."""
 
     function: FunctionCall
@@ -51,7 +51,7 @@ class ToolCall(Struct):
     type: str | None = None
 
 
-class Message(Struct):
+class Message(Struct, omit_defaults=True):
     """One message; `content` is text or a list of typed chunks."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]

@@ -11,7 +11,6 @@ from tests.gateway.installation import Installation, model, running_gateway
 from tests.gateway.upstream import MockEngine, running_engine
 
 CHAT = "/v1/chat/completions"
-BODY = {"model": "normal", "messages": [{"role": "user", "content": "Hello"}]}
 REQUESTS = 60
 
 
@@ -30,13 +29,15 @@ async def zoned(sqlite: Database, engine: MockEngine, abroad: MockEngine) -> Asy
         yield running
 
 
-async def ask(gateway: Installation, key: str, **more: object) -> tuple[int, str | None]:
-    status, answer, _ = await gateway.post(CHAT, {**BODY, **more}, key=key)
+async def ask(gateway: Installation, key: str, number: int) -> tuple[int, str | None]:
+    # Each a conversation of its own, for one goes to where it was.
+    body = {"model": "normal", "messages": [{"role": "user", "content": f"Hello, {number} times"}]}
+    status, answer, _ = await gateway.post(CHAT, body, key=key)
     return status, answer["error"]["code"] if "error" in answer else None
 
 
 async def at_once(gateway: Installation, key: str) -> list[tuple[int, str | None]]:
-    return await asyncio.gather(*(ask(gateway, key, user=str(number)) for number in range(REQUESTS)))
+    return await asyncio.gather(*(ask(gateway, key, number) for number in range(REQUESTS)))
 
 
 async def test_a_pinned_keys_requests_are_answered_in_its_zone_alone(
@@ -99,5 +100,5 @@ async def test_a_request_without_any_zone_left_is_served_nowhere(
 async def _rounds(gateway: Installation, key: str) -> list[tuple[int, str | None]]:
     found: list[tuple[int, str | None]] = []
     for _ in range(12):
-        found += await asyncio.gather(*(ask(gateway, key) for _ in range(20)))
+        found += await asyncio.gather(*(ask(gateway, key, number) for number in range(20)))
     return found

@@ -152,20 +152,22 @@ def test_embeddings_keep_their_size_sign_and_length(values: list[float], size: i
     assert (quantised(vector, "binary").astype(int) + 128 == quantised(vector, "ubinary")).all()
 
 
-def test_a_schema_is_checked_once_and_named_when_it_is_none() -> None:
+async def test_a_schema_is_checked_once_and_named_when_it_is_none() -> None:
     checker = SchemaChecker(capacity=2)
-    checker.check([("tools[0].function.parameters", {"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}})])
+    await checker.check(
+        [("tools[0].function.parameters", {"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}})]
+    )
     with pytest.raises(BadRequest) as wrong:
-        checker.check([("tools[1].function.parameters", {"properties": {"a": {"type": "wrong"}}})])
+        await checker.check([("tools[1].function.parameters", {"properties": {"a": {"type": "wrong"}}})])
     assert wrong.value.param == "tools[1].function.parameters"
     assert "properties.a.type" in wrong.value.message
     with pytest.raises(BadRequest):
-        checker.check([("x", {"description": "x" * 200_000})])
+        await checker.check([("x", {"description": "x" * 200_000})])
     nested: dict[str, Any] = {}
     for _ in range(900):
         nested = {"not": nested}
     with pytest.raises(BadRequest):
-        checker.check([("x", nested)])
+        await checker.check([("x", nested)])
 
 
 JSON = st.recursive(

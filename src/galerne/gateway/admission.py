@@ -160,7 +160,7 @@ class Admission:
             check_strict(parsed, arrival.dialect)
         model = arrival.model = await self._catalogue.find(parsed.body.model)
         _check_kind(model, arrival.endpoint)
-        upstream_body = self._upstream_body(parsed, model) | cache_scope(model, grant.actor.organisation_id)
+        upstream_body = await self._upstream_body(parsed, model) | cache_scope(model, grant.actor.organisation_id)
         prompt_bytes = _prompt_bytes(parsed.body)
         terms = arrival.terms = await self._terms.of(grant, model)
         tier = tier_of(parsed.body.service_tier if isinstance(parsed.body, Sampled) else None, terms.plan)
@@ -187,11 +187,13 @@ class Admission:
             upstream_body=upstream_body,
         )
 
-    def _upstream_body(self, parsed: Parsed[Any], model: Model) -> dict[str, Any]:
+    async def _upstream_body(self, parsed: Parsed[Any], model: Model) -> dict[str, Any]:
         body = parsed.body
         if isinstance(body, ChatBody):
             check_chat(parsed)
-            self._schemas.check(function_schemas(body))
+            schemas = function_schemas(body)
+            if schemas:
+                await self._schemas.check(schemas)
         build: dict[type[Any], Callable[[Parsed[Any], Model], dict[str, Any]]] = {
             ChatBody: chat_upstream,
             CompletionBody: completion_upstream,

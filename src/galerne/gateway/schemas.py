@@ -1,5 +1,6 @@
 """Whether a JSON Schema that a caller sent is one (draft 2020-12); engines differ in what they say otherwise."""
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -13,17 +14,21 @@ from galerne.kernel import BadRequest
 
 __all__ = ["SchemaChecker"]
 
-_LARGEST = 128 * 1024  # checking takes time in proportion, and nothing else is answered meanwhile
+_LARGEST = 128 * 1024  # checking takes time in proportion, up to a second or two
 
 
 class SchemaChecker:
-    """Checks schemas and remembers the good ones by hash, because an application sends the same few again and again."""
+    """Checks schemas and remembers the good ones by hash, because an application sends the same few again and again.
+
+    A new one is checked in a thread, one at a time, so that nobody waits for it but those who sent new ones.
+    """
 
     def __init__(self, capacity: int = 1_000) -> None:
         self._capacity = capacity
         self._good: OrderedDict[bytes, None] = OrderedDict()
+        self._turn = asyncio.Lock()
 
-    def check(self, schemas: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    async def check(self, schemas: Iterable[tuple[str, dict[str, Any]]]) -> None:
         """Raise `BadRequest` (400) naming the field of the first that is no JSON Schema."""
         for path, schema in schemas:
             encoded = msgspec.json.encode(schema)
@@ -33,7 +38,8 @@ class SchemaChecker:
             if digest in self._good:
                 self._good.move_to_end(digest)
                 continue
-            _check(path, schema)
+            async with self._turn:
+                await asyncio.to_thread(_check, path, schema)
             self._good[digest] = None
             while len(self._good) > self._capacity:
                 self._good.popitem(last=False)

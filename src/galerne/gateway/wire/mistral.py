@@ -14,10 +14,11 @@ from galerne.gateway.wire.assemble import ToolCallParts
 from galerne.gateway.wire.chunks import NULL, Chunk, StreamChoice
 from galerne.gateway.wire.errors import error_event
 from galerne.gateway.wire.openai import DONE
-from galerne.kernel import GalerneError
+from galerne.kernel import GalerneError, UpstreamFailed
 
 __all__ = ["MistralStream", "chat_answer"]
 
+_MOST_HELD = 1_000
 _encode = msgspec.json.Encoder().encode
 
 
@@ -45,6 +46,8 @@ class MistralStream:
             shown = self._choice(choice)
             if choice.finish_reason is not None:
                 self._held.append(shown)
+                if len(self._held) > _MOST_HELD:
+                    raise UpstreamFailed("The engine finishes its answer again and again.", code="upstream_garbage")
             elif shown["delta"]:
                 out.append(shown)
         return self._head + _encode(out) + b"}\n\n" if out else b""

@@ -9,11 +9,12 @@ from msgspec import Raw, Struct
 from galerne.gateway.wire.answer import AnswerChoice, Face, TokenCount, nine_characters
 from galerne.gateway.wire.chunks import Chunk, Delta, StreamChoice, ToolDelta
 from galerne.gateway.wire.errors import error_event
-from galerne.kernel import GalerneError
+from galerne.kernel import GalerneError, UpstreamFailed
 
 __all__ = ["DONE", "OpenAIStream", "chat_answer", "completion_answer"]
 
 DONE = b"data: [DONE]\n\n"
+_MOST_HELD = 16 * 1024 * 1024
 _encode = msgspec.json.Encoder().encode
 
 
@@ -62,6 +63,8 @@ class OpenAIStream:
         event = self._head + _encode(out) + self._tail
         if finished:
             self._held += event
+            if len(self._held) > _MOST_HELD:
+                raise UpstreamFailed("The engine finishes its answer again and again.", code="upstream_garbage")
             return b""
         if self._held:
             event, self._held = self._held + event, b""

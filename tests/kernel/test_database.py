@@ -8,10 +8,14 @@ from sqlalchemy import Connection, Dialect, text
 from sqlalchemy.exc import DBAPIError
 
 from galerne import billing, gateway, identity, journal, ledger, metering, migrations, models
-from galerne.kernel import Database, Table, UtcTime
+from galerne.kernel import Conflict, Database, Table, Unavailable, UtcTime
 
 VERSIONS = Path(migrations.__file__).parent / "versions"
 TABLES_COME_FROM = (billing, gateway.tables, identity, journal, ledger, metering, models)
+
+
+def files(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
 
 
 def difference(connection: Connection) -> list[object]:
@@ -29,6 +33,27 @@ async def test_migrating_again_changes_nothing(database: Database) -> None:
     newest = max(path.name[1:5] for path in VERSIONS.glob("v*.py"))
     async with database.reading() as session:
         assert (await session.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == [newest]
+
+
+async def test_a_schema_of_another_version_is_refused_and_left_as_it_is(database: Database) -> None:
+    await database.check_schema()
+    for change, found in (
+        ("UPDATE alembic_version SET version_num = '9999'", "9999"),
+        ("DROP TABLE alembic_version", "not"),
+    ):
+        async with database.transaction() as session:
+            await session.execute(text(change))
+        with pytest.raises(Conflict, match=found) as refusal:
+            await database.check_schema()
+        assert "galerne serve" in refusal.value.message
+
+
+async def test_a_database_that_is_not_there_is_not_made_by_looking(tmp_path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'none.db'}")
+    with pytest.raises(Unavailable, match="no such file"):
+        await database.check_schema()
+    await database.close()
+    assert files(tmp_path) == []
 
 
 async def test_a_failed_transaction_leaves_nothing_behind(database: Database) -> None:

@@ -4,13 +4,13 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from galerne.gateway.commit import Commit, commit_script
 from galerne.gateway.progress import Progress

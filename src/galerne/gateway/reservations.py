@@ -240,7 +240,8 @@ class Reservations:
             if book is not None:
                 book.failed()
         self._give_back += orders.give_back
-        self._release += orders.release
+        # Perhaps only its confirmation was lost: then holds were granted that nobody here knows of.
+        self._release += [*orders.release, *(new.id for new in orders.holds)]
         for ask in orders.asks.values():
             if not ask.answered.done():
                 ask.answered.set_exception(_unasked())

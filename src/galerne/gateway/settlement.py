@@ -143,13 +143,19 @@ class Settlements:
         return self.failing and self._clock.monotonic() - self._failing_since_s >= self._waits.outage_s
 
     def start(self, left: Iterable[tuple[Settled, UnsettledFile]] = ()) -> None:
-        """Begin to write, first of all `left` and what else an earlier run left in the folder."""
+        """Begin to write, first of all what an earlier run left in the folder, and `left`, which says it less well."""
         invariant(not self._tasks, "settlements are started once")
         self._closing = False
         self._hurry.clear()
         loop = asyncio.get_running_loop()
-        for one, file in (*left, *load_unsettled(self._folder)):
-            self._queue.append(_Waiting(one, loop.create_future(), None, file))
+        kept = load_unsettled(self._folder)
+        self._queue.extend(_Waiting(one, loop.create_future(), None, file) for one, file in kept)
+        exact = {one.event.id for one, _ in kept}
+        for one, file in left:
+            if one.event.id in exact:
+                file.settled()  # it ended before its process died, and how is what counts
+            else:
+                self._queue.append(_Waiting(one, loop.create_future(), None, file))
         self._tasks = (
             asyncio.create_task(self._run(), name="settlement"),
             asyncio.create_task(self._run_spill(), name="spill"),
@@ -208,7 +214,9 @@ class Settlements:
             orders, progress = self._desk.orders(), self._desk.progress()
             if (batch or orders or progress) and not await self._commit(batch, orders, progress):
                 await self._pause()
-            await self._run_errands()
+            # Not before what an earlier run left is written: an errand may recover the same, known less well.
+            if self._errands and not any(waiting.file is not None for waiting in self._queue):
+                await self._run_errands()
         await self._try(Commit(orders=self._desk.end()))
 
     async def _run_errands(self) -> None:

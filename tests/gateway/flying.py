@@ -17,6 +17,7 @@ _CHURN = 40
 
 
 def flight(request_id: str, *, leases: int = 0) -> Flight:
+    """A stream under way that pays nothing."""
     return Flight(
         id=request_id,
         organisation_id="org",

@@ -11,9 +11,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from galerne.gateway import Replica, asgi, settlement
+from galerne.gateway.progress import alive_script
 from galerne.gateway.settlement import Waits
 from galerne.journal import verify
-from galerne.kernel import Database, Ids, Settings, SystemClock
+from galerne.kernel import Database, Ids, Settings, SystemClock, open_writer
 from galerne.ledger import AccountKind, all_accounts, check_books
 from tests.gateway.conftest import MODELS
 from tests.gateway.installation import FixedReplicas, Installation, running_gateway
@@ -209,3 +210,19 @@ async def _again(database: Database, data: Path) -> AsyncGenerator[None]:
         yield
     finally:
         await gateway.stop(drain_s=1, settle_s=1)
+
+
+async def test_a_write_that_is_given_up_is_over_at_once_though_the_database_hangs(database: Database) -> None:
+    writer, loop = open_writer(database.url), asyncio.get_running_loop()
+    await writer.run([alive_script("a", 1)])
+    async with hanging(database):
+        began_s = loop.time()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await writer.run([alive_script("a", 2)])
+        assert loop.time() - began_s < 1
+    await writer.run([alive_script("a", 3)])
+    async with hanging(database):
+        began_s = loop.time()
+        await writer.close()
+        assert loop.time() - began_s < 4

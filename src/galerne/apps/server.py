@@ -86,14 +86,13 @@ async def serve_worker(settings: Settings, where: Listening, run: Path, name: st
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     database = Database(settings.resolved_database_url)
     try:
-        with bound(where, shared=True) as listening:
-            async with _running(settings, database, NotedEngines(run, SystemClock())) as installation:
-                scrapes = SharedScrapes(run, name, installation.registry)
+        async with _running(settings, database, NotedEngines(run, SystemClock())) as installation:
+            scrapes = SharedScrapes(run, name, installation.registry)
+            app = create_app(replace(installation, scrapes=scrapes))
+            with bound(where, shared=True) as listening:  # only now: what comes here waits for nobody else
                 await scrapes.start()
                 try:
-                    await answer_until_told(
-                        create_app(replace(installation, scrapes=scrapes)), installation.gateway, listening
-                    )
+                    await answer_until_told(app, installation.gateway, listening)
                 finally:
                     scrapes.stop()
     finally:

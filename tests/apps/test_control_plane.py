@@ -14,6 +14,7 @@ from galerne.engines import Supervisor
 from galerne.gateway import Gateway
 from galerne.identity import bootstrap
 from galerne.kernel import Database, Ids, InvariantViolated, Settings, SystemClock
+from tests.gateway.outages import hanging
 
 KEY = "an-admin-key-for-tests"
 HUGE = 2**63
@@ -143,3 +144,14 @@ async def test_it_is_not_ready_while_usage_cannot_be_written(
     answer = await client.get("/readyz")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.json()["parts"]["settlement"] == "usage cannot be written"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_database_that_hangs_is_told_soon_and_found_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "_PATIENCE_S", 0.2)
+    assert await api._database_problem(database) is None
+    async with hanging(database):
+        assert await api._database_problem(database) == "does not answer"
+    assert await api._database_problem(database) is None

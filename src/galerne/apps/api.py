@@ -3,6 +3,7 @@
 The inference routes are not here: `asgi` sends them to the gateway before FastAPI sees them.
 """
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from galerne.gateway import router as models_router
 from galerne.governance import Permission, RequiredPermission
 from galerne.kernel import Clock, Database, GalerneError, Ids, Settings, invariant
 
+_PATIENCE_S = 2.0
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
 """Paths that need no key: they say nothing of any tenant."""
 _OPEN_PREFIX = "/static-offline-docs/"
@@ -187,6 +189,14 @@ def _front_door() -> APIRouter:
 
 
 async def _database_problem(database: Database) -> str | None:
+    # Left to itself when nothing comes: what hangs can hang in its cancellation too.
+    asked = asyncio.create_task(_ask(database))
+    if not (await asyncio.wait((asked,), timeout=_PATIENCE_S))[0]:
+        return "does not answer"
+    return asked.result()
+
+
+async def _ask(database: Database) -> str | None:
     try:
         async with database.reading() as session:
             await session.execute(text("SELECT 1"))

@@ -93,16 +93,20 @@ class DirectCaller(Caller):
         head = self._head_of(status, (*headers, (b"content-length", b"%d" % len(body))))
         await self._end(head + body)
 
-    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.status = status
         self._head = self._head_of(status, (*headers, (b"transfer-encoding", b"chunked")))
 
-    async def write(self, part: bytes) -> None:
+    def write_now(self, part: bytes) -> bool:
         head, self._head = self._head, b""
-        if not self.disconnected:
-            self._transport.write(b"%b%x\r\n%b\r\n" % (head, len(part), part))
-            if self._flow.write_paused:
-                await self._flow.drain()
+        if self.disconnected:
+            return True
+        self._transport.write(b"%b%x\r\n%b\r\n" % (head, len(part), part))
+        return not self._flow.write_paused
+
+    async def caught_up(self) -> None:
+        if self._flow.write_paused and not self.disconnected:
+            await self._flow.drain()
 
     async def finish(self, part: bytes) -> None:
         self.ended = True

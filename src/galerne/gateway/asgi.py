@@ -335,7 +335,7 @@ class Gateway:
         elif verdict.result is not None:
             reached = context_reached(tally, admitted.cap, getattr(admitted.body, "n", None) or 1)
             if not caller.status:
-                await caller.start(200, (*self._headers(arrival), *_STREAM))
+                caller.begin(200, (*self._headers(arrival), *_STREAM))
             await caller.finish(verdict.result.finish(tally.count(), context_reached=reached))
 
     async def _refuse(self, arrival: Arrival, error: GalerneError) -> None:

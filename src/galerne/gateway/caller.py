@@ -72,6 +72,7 @@ class Caller:
         self.ended = False
         self._unread = True
         self._stalled = False
+        self._waiting: list[MutableMapping[str, Any]] = []
         self._receive = receive
         self._send = send
 
@@ -127,23 +128,31 @@ class Caller:
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer."""
-        await self.start(status, (*headers, (b"content-length", b"%d" % len(body))))
+        self.begin(status, (*headers, (b"content-length", b"%d" % len(body))))
         await self.finish(body)
 
-    async def start(self, status: int, headers: Headers) -> None:
-        """Send status and headers of an answer that comes in parts."""
+    def begin(self, status: int, headers: Headers) -> None:
+        """Begin an answer that comes in parts; nothing needs to be sent before its first one."""
         self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
+        self._waiting.append({"type": "http.response.start", "status": status, "headers": list(headers)})
 
-    async def write(self, part: bytes) -> None:
-        """Send one part of many; returns when the transport has taken it, however long that lasts."""
-        await self._send({"type": "http.response.body", "body": part, "more_body": True})
+    def write_now(self, part: bytes) -> bool:
+        """Send one part of many; whether there may be more before `caught_up`: ASGI has to be waited for."""
+        self._waiting.append({"type": "http.response.body", "body": part, "more_body": True})
+        return False
+
+    async def caught_up(self) -> None:
+        """Returns when the transport has taken what was written, however long that lasts."""
+        waiting, self._waiting = self._waiting, []
+        for message in waiting:
+            await self._send(message)
 
     async def finish(self, part: bytes) -> None:
         """Send the last part; `HungUp` for a caller who has stopped reading."""
         self.ended = True
         stalled = later(STALL_S, self._give_up, asyncio.current_task())
         try:
+            await self.caught_up()
             await self._send({"type": "http.response.body", "body": part, "more_body": False})
         except asyncio.CancelledError as error:
             if self._stalled:

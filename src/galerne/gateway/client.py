@@ -8,6 +8,7 @@ limit for the body: whoever reads holds the clock.
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import monotonic
@@ -152,6 +153,22 @@ class Answer:
     _size: int = 0
     _waiter: asyncio.Future[None] | None = None
     _failure: Exception | None = None
+    _sink: Callable[[bytes], bool] | None = None
+
+    async def hand_over(self, sink: Callable[[bytes], bool]) -> None:
+        """Give `sink` each part in the moment in which it comes, until it returns False, the body ends, or is lost.
+
+        No task is woken for a part, which would cost more than most sinks do. What has come before, and what comes
+        after, is for `read`: it returns at once while there is any.
+        """
+        if self._parts or self.complete or self._failure is not None:
+            return
+        self._sink = sink
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._sink = self._waiter = None
 
     async def read(self) -> bytes:
         """What has come since the last call, at least one byte; nothing at the end. Raises `Lost`."""
@@ -187,6 +204,11 @@ class Answer:
 
     def part_came(self, part: bytes) -> None:
         """Some of the body came."""
+        if self._sink is not None:
+            if not self._sink(part):
+                self._sink = None
+                self._wake()
+            return
         self._parts.append(part)
         self._size += len(part)
         if self._size > _BUFFERED:

@@ -1,8 +1,10 @@
 """One engine's streamed answer, read chunk by chunk under a limit on its silence."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 import msgspec
@@ -64,6 +66,8 @@ class EngineAnswer:
         self.stalled = False
         self._done = False
         self._failure: GalerneError | None = None
+        self._defect: Exception | None = None
+        self._behind = False
 
     async def read(self) -> list[Chunk]:
         """The chunks that the next reads bring, never none; an empty list once the engine has said that it is done.
@@ -85,6 +89,42 @@ class EngineAnswer:
         if not self._tally.finished:
             raise UpstreamFailed("The engine ended its answer without finishing it.", code="upstream_lost")
         return []
+
+    async def relay(self, take: Callable[[list[Chunk]], bool], caught_up: Callable[[], Awaitable[None]]) -> None:
+        """Give chunks to `take` in the moment in which they come, until the answer's end; raises what `read` does.
+
+        `take` says whether the client keeps up; if it does not, nothing is read until `caught_up` returns.
+        """
+        came = partial(self._came, take)
+        while True:
+            self._waiting_since_s = monotonic()
+            await self._response.hand_over(came)
+            self._waiting_since_s, self._read_at_s = None, monotonic()
+            if self._defect is not None:
+                raise self._defect
+            if self._behind:
+                self._behind = False
+                await caught_up()
+                continue
+            if self._done:
+                await self._reach_end()
+            chunks = await self.read()
+            if not chunks:
+                return
+            if not take(chunks):
+                await caught_up()
+
+    def _came(self, take: Callable[[list[Chunk]], bool], part: bytes) -> bool:
+        self._waiting_since_s = monotonic()
+        try:
+            data = self._splitter.feed(part)
+            self._done = DONE_DATA in data
+            chunks = self._chunks(data)
+            self._behind = bool(chunks) and not take(chunks)
+        except Exception as error:  # noqa: BLE001 - a callback of the parser must not raise; `relay` does so instead
+            self._defect = error
+            return False
+        return not (self._behind or self._done or self._failure is not None)
 
     def close(self) -> None:
         """Stop watching, and hang up unless the engine had ended its answer by itself."""

@@ -1,6 +1,7 @@
 """One request at an engine: take a seat at a replica, ask, relay or assemble the answer. Knows no records."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -70,15 +71,10 @@ class Engines:
         visit = await self._visit(admitted, tally, None)
         try:
             tally.slot = self._flights.begin(admitted.flight(tally.zone), self._clock.monotonic())
-            chunks = visit.first
-            while chunks:
-                out = b"".join([writer.write(chunk) for chunk in chunks])
-                if out:
-                    tally.mark_sent()
-                    if not caller.status:
-                        await caller.start(200, headers)
-                    await caller.write(out)
-                chunks = await visit.answer.read()
+            take = partial(_pass_on, writer, tally, caller, headers)
+            if not take(visit.first):
+                await caller.caught_up()
+            await visit.answer.relay(take, caller.caught_up)
         except asyncio.CancelledError as error:
             raise visit.ended(error) from error
         except GalerneError as error:
@@ -219,6 +215,17 @@ class Engines:
         except TimeoutError as error:
             raise UpstreamTimedOut("The engine took too long.") from error
         raise refused
+
+
+def _pass_on(writer: StreamWriter, tally: Tally, caller: Caller, headers: Headers, chunks: list[Chunk]) -> bool:
+    """Write what `chunks` are in the caller's dialect, counted before they leave; whether the caller keeps up."""
+    out = b"".join([writer.write(chunk) for chunk in chunks])
+    if not out:
+        return True
+    tally.mark_sent()
+    if not caller.status:
+        caller.begin(200, headers)
+    return caller.write_now(out)
 
 
 class _Visit:

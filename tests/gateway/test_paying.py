@@ -22,7 +22,7 @@ TIERS = [
     ("developer", "standard_only", "standard", "default", "standard", 100),
     ("developer", "flex", "batch", "flex", "flex", 50),
     ("developer", "priority", "standard", "default", "standard", 100),
-    ("team", None, "priority", "priority", "priority", 175),
+    ("team", None, "standard", "default", "standard", 100),
     ("team", "auto", "priority", "priority", "priority", 175),
     ("team", "default", "standard", "default", "standard", 100),
     ("team", "standard_only", "standard", "default", "standard", 100),

@@ -12,10 +12,10 @@ _MISTRAL: dict[Tier, str] = {"priority": "priority", "standard": "standard", "ba
 
 
 def tier_of(asked: str | None, plan: Plan) -> Tier:
-    """The tier that serves a request: `auto` (or nothing) gives the plan's best, `default` and `standard_only` the
-    standard one, `flex` the cheap one, and `priority` what the plan allows of it.
+    """The tier that serves a request: `auto` gives the plan's best, `priority` what the plan allows of it, `flex` the
+    cheap one, and `default`, `standard_only` or nothing the standard one, so that nobody pays more without asking.
     """
-    if asked in (None, "auto"):
+    if asked == "auto":
         return plan.tier
     wanted = _ASKED.get(asked or "", "standard")
     return wanted if plan.allows(wanted) else plan.tier

@@ -213,7 +213,7 @@ def test_the_request_id_is_on_the_answer_and_names_the_usage_row(openai: OpenAI,
 
 
 def test_rate_limit_headers_of_both_families_are_there(server: Server) -> None:
-    limited = server.new_key(requests_per_minute=6, tokens_per_minute=6_000)  # a limit that refills slowly enough to see
+    limited = server.new_key(requests_per_minute=6, tokens_per_minute=6_000)  # refills slowly enough to see
     with OpenAI(base_url=f"{server.address}/v1", api_key=limited.secret, max_retries=0) as client:
         headers = client.chat.completions.with_raw_response.create(model="brise", messages=HELLO, max_tokens=2).headers
     assert headers["x-ratelimit-remaining-requests"] == "5"

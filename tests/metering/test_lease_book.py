@@ -49,25 +49,29 @@ def test_what_a_bucket_gets_back_goes_to_the_pool() -> None:
     assert book.due(NOON_MS + RETURN_MS)
 
 
-def test_while_the_database_is_away_a_bucket_hands_out_all_that_it_had_been_given_and_no_more() -> None:
+def test_while_the_database_is_away_a_bucket_hands_out_what_it_had_and_an_eighth_a_minute_that_is_told_later() -> None:
     book, late_ms = LeaseBook(pool(1000, "minute"), "a").accept(taken(100, start_ms=0), NOON_MS), NOON_MS + HELD_MS
     assert book.reserve(80, NOON_MS)
     book.settle(80, 30)
     assert not book.reserve(1, late_ms)
-    assert not book.reserve_unasked(71)
-    assert book.reserve_unasked(60)
+    assert not book.reserve_unasked(196, late_ms)
+    assert book.reserve_unasked(70, late_ms)
     book.take(11, 11, late_ms, EXPIRES_MS, keep=True)
     book.failed()
-    assert book.reserve_unasked(10)
-    assert not book.reserve_unasked(1)
+    assert book.reserve_unasked(125, late_ms)
+    assert not book.reserve_unasked(1, late_ms)
+    assert book.reserve_unasked(125, late_ms + 60_000)
+    assert not book.reserve_unasked(1, late_ms + 60_000)
+    assert book.take(0, 0, late_ms + 60_000, EXPIRES_MS).correction == 250
 
 
 def test_what_a_failed_take_was_to_give_back_is_at_hand_again() -> None:
     book, late_ms = LeaseBook(pool(1000, "minute"), "a").accept(taken(100, start_ms=0), NOON_MS), NOON_MS + HELD_MS
     assert book.take(0, 0, late_ms, EXPIRES_MS).correction == -100
-    assert not book.reserve_unasked(1)
+    assert not book.reserve_unasked(126, late_ms)
     book.failed()
-    assert book.reserve_unasked(100)
+    assert not book.reserve_unasked(226, late_ms)
+    assert book.reserve_unasked(225, late_ms)
 
 
 def test_recent_use_is_asked_for_beyond_the_need() -> None:

@@ -267,7 +267,7 @@ class Reservations:
             book = self._books.get(pool.id)
             if book is None or book.pool is not pool:
                 book = self._book(pool)
-            enough = book.reserve(amount, now_ms) or (self._alone and book.reserve_unasked(amount))
+            enough = book.reserve(amount, now_ms) or (self._alone and book.reserve_unasked(amount, now_ms))
             (reserved.parts if enough else missing).append((book, amount))
         if missing:
             self.undo(reserved)

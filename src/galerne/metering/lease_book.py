@@ -29,7 +29,11 @@ SKEW_MS = 1000
 RETURN_MS = 200
 """How long what a bucket gets back may wait for a write that is made anyway."""
 
+ALONE = 8
+"""While the database is away a process may use this part of a limit by the minute on its own."""
+
 _SLOT_MS = 1000
+_MINUTE_MS = 60_000
 _NEVER_MS = 2**62
 
 
@@ -51,6 +55,7 @@ class LeaseBook:
     """
 
     __slots__ = (
+        "_alone_since_ms",
         "_granted",
         "_holder",
         "_is_bucket",
@@ -96,6 +101,7 @@ class LeaseBook:
         self._slot_end_ms = 0
         self._use = 0
         self._use_before = 0
+        self._alone_since_ms: int | None = None
 
     def reserve(self, amount: int, now_ms: int) -> bool:
         """Set `amount` aside for a request; False when there is not enough at hand and the pool must be asked."""
@@ -108,14 +114,20 @@ class LeaseBook:
         self._use += amount
         return True
 
-    def reserve_unasked(self, amount: int) -> bool:
-        """The same while the database is away: of a bucket all that is at hand or to be given back may be used.
+    def reserve_unasked(self, amount: int, now_ms: int) -> bool:
+        """The same while the database is away: of a bucket what is at hand or to be given back may be used, and beyond
+        that an eighth of it (`ALONE`) at once and in each minute, which the pool hears of when it can be asked again.
 
-        It was counted as taken, so no more than that passes; the lease of a window or gauge may be another's by now.
+        So up to eight processes never use more than it allows. The lease of a window or gauge may be another's by now.
         """
-        if not self._is_bucket or amount > self.available + self._returns:
+        if not self._is_bucket:
             return False
+        if self._alone_since_ms is None:
+            self._alone_since_ms = now_ms
+        owed = self.pool.amount * (_MINUTE_MS + now_ms - self._alone_since_ms) // (_MINUTE_MS * ALONE)
         back = max(0, amount - self.available)
+        if self._returns - back < -owed:
+            return False
         self._returns -= back
         self.available += back - amount
         self.in_flight += amount
@@ -210,6 +222,7 @@ class LeaseBook:
             new = LeaseBook(self.pool, self._holder)
             new._use, new._use_before, new._slot_end_ms = self._use, self._use_before, self._slot_end_ms
             return new.accept(taken, now_ms)
+        self._alone_since_ms = None
         self._counted()
         self._granted += taken.amount
         self.available += taken.amount
@@ -222,6 +235,7 @@ class LeaseBook:
 
     def refuse(self, short: Short, now_ms: int) -> None:
         """The pool has less than was asked for: it is not asked for as much again until it may have it."""
+        self._alone_since_ms = None
         self._counted()
         self._saw(short.left, short.resets_at_ms, now_ms)
         self._retry_at_ms = now_ms + short.retry_after_ms

@@ -114,7 +114,7 @@ class Installation:
     def logged(self) -> int:
         """How many requests have a line in the log."""
         with self.place.log.open() as lines:
-            return sum('"event": "request"' in line for line in lines)
+            return sum('"event":"request"' in line for line in lines)
 
 
 def set_up(place: Place, upstream: Target | None = None, models: Collection[str] = ()) -> str:

@@ -3,6 +3,7 @@ documentation.
 """
 
 import json
+from array import array
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -140,16 +141,37 @@ def test_model_length_is_told_from_the_callers_cap(
 
 @given(st.lists(st.floats(-1, 1, allow_nan=False, width=32), min_size=8, max_size=64).filter(any), st.integers(1, 64))
 def test_embeddings_keep_their_size_sign_and_length(values: list[float], size: int) -> None:
-    vector = np.asarray(values, dtype=np.float32)
-    short = shortened(vector, size)
+    given = array("f", values)
+    vector = np.asarray(given)
+    short = shortened(given, size)
     assert len(short) == min(size, len(values))
     if size < len(values) and np.linalg.norm(vector[:size]) > 1e-6:
         assert np.linalg.norm(short) == pytest.approx(1, abs=1e-3)
-    assert np.abs(quantised(vector, "int8") / 127 - vector).max() <= 1 / 127
-    assert np.abs(quantised(vector, "uint8") / 127.5 - 1 - vector).max() <= 1 / 127
-    bits = np.unpackbits(quantised(vector, "ubinary"))[: len(values)]
+    assert np.abs(np.asarray(quantised(given, "int8")) / 127 - vector).max() <= 1 / 127
+    assert np.abs(np.asarray(quantised(given, "uint8")) / 127.5 - 1 - vector).max() <= 1 / 127
+    bits = np.unpackbits(np.asarray(quantised(given, "ubinary")))[: len(values)]
     assert (bits == (vector > 0)).all()
-    assert (quantised(vector, "binary").astype(int) + 128 == quantised(vector, "ubinary")).all()
+    assert [number + 128 for number in quantised(given, "binary")] == quantised(given, "ubinary").tolist()
+
+
+@given(st.lists(st.floats(-2, 2, width=32) | st.sampled_from([0.5 / 127, 1.5 / 127, -2.5 / 127, 3e38]), min_size=1))
+def test_numbers_of_8_bits_are_those_that_numpy_makes(values: list[float]) -> None:
+    vector = np.asarray(values, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        signed = np.clip(np.rint(vector * 127), -128, 127).astype(np.int8)
+        unsigned = np.clip(np.rint((vector + 1) * 127.5), 0, 255).astype(np.uint8)
+    assert quantised(array("f", values), "int8").tolist() == signed.tolist()
+    assert quantised(array("f", values), "uint8").tolist() == unsigned.tolist()
+    assert quantised(array("f", values), "ubinary").tobytes() == np.packbits(vector > 0).tobytes()
+
+
+@given(st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=64), st.integers(1, 2))
+def test_a_shortened_embedding_is_divided_by_its_length_as_floats_of_32_bits_are(
+    values: list[float], size: int
+) -> None:
+    cut = np.asarray(values[:size], dtype=np.float32)
+    length = np.float32(np.linalg.norm(cut.astype(np.float64)))
+    assert shortened(array("f", values), size).tobytes() == (cut / length if length > 0 else cut).tobytes()
 
 
 async def test_a_schema_is_checked_once_and_named_when_it_is_none() -> None:

@@ -6,12 +6,14 @@ binary offset by -128.
 """
 
 import base64
+import math
+import sys
+from array import array
+from operator import mul
 from typing import Any, cast
 
 import msgspec
-import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from galerne.gateway.admission import Admitted
 from galerne.gateway.tally import Tally
@@ -22,7 +24,9 @@ from galerne.kernel import UpstreamFailed
 
 __all__ = ["embedding_answer", "quantised", "shortened"]
 
-Vector = NDArray[Any]
+_LAST_BYTE = 0 if sys.byteorder == "little" else 3
+_BYTES_OF_2_23 = [(at, byte) for at, byte in enumerate(array("f", [2.0**23]).tobytes()) if at != _LAST_BYTE]
+_SIGN_BITS = bytes(byte ^ 0x80 for byte in range(256))
 
 
 class _Row(Struct):
@@ -64,25 +68,44 @@ def embedding_answer(admitted: Admitted, raw: bytes, tally: Tally) -> bytes:
     )
 
 
-def shortened(vector: Vector, size: int | None) -> Vector:
+def shortened(vector: "array[float]", size: int | None) -> "array[float]":
     """The first `size` components at length 1; `vector` itself when it has no more than that."""
     if size is None or size >= len(vector):
         return vector
     cut = vector[:size]
-    length = float(np.linalg.norm(cut))
-    return cut / length if length > 0 else cut
+    length = array("f", [math.sqrt(sum(map(mul, cut, cut)))])[0]
+    return array("f", [each / length for each in cut]) if 0 < length < math.inf else cut
 
 
-def quantised(vector: Vector, dtype: str) -> Vector:
+def quantised(vector: "array[float]", dtype: str) -> "array[float] | array[int]":
     """`vector` as numbers of `dtype`; binary ones hold eight signs a byte, the first in the highest bit."""
     if dtype == "int8":
-        return np.clip(np.rint(vector * 127), -128, 127).astype(np.int8)
+        return array("b", _above(array("f", [*map((127.0).__mul__, vector)]), -128.0).translate(_SIGN_BITS))
     if dtype == "uint8":
-        return np.clip(np.rint((vector + 1) * 127.5), 0, 255).astype(np.uint8)
+        above_zero = array("f", [*map((1.0).__add__, vector)])
+        return array("B", _above(array("f", [*map((127.5).__mul__, above_zero)]), 0.0))
     if dtype in ("binary", "ubinary"):
-        packed = np.packbits(vector > 0)
-        return packed if dtype == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
-    return vector.astype(np.float32)
+        packed = _signs(vector)
+        return array("B", packed) if dtype == "ubinary" else array("b", packed.translate(_SIGN_BITS))
+    return vector
+
+
+def _above(numbers: "array[float]", least: float) -> bytes:
+    """How far each number's nearest whole one, halves to the even, lies above `least`, from 0 to 255, a byte each.
+
+    A fifth of the time that `round` takes: between 2**23 and 2**24 the floats of 32 bits are the whole numbers, so that
+    adding 2**23 rounds, and the last byte is the result, if the others are those of 2**23.
+    """
+    raw = array("f", [*map((2.0**23 - least).__add__, numbers)]).tobytes()
+    if any(raw[at::4].count(byte) != len(numbers) for at, byte in _BYTES_OF_2_23):
+        return _above(array("f", [min(least + 255, max(least, each)) for each in numbers]), least)
+    return raw[_LAST_BYTE::4]
+
+
+def _signs(vector: "array[float]") -> bytes:
+    digits = "".join(["1" if each > 0 else "0" for each in vector])
+    size = -(-len(vector) // 8)
+    return int(digits.ljust(size * 8, "0"), 2).to_bytes(size)
 
 
 def _shown(given: list[float], body: EmbeddingBody) -> Any:
@@ -93,7 +116,7 @@ def _shown(given: list[float], body: EmbeddingBody) -> Any:
     dtype = body.output_dtype or "float"
     if dtype == "float" and body.encoding_format != "base64" and size in (None, len(given)):
         return given  # as the engine wrote it, to the last digit
-    numbers = quantised(shortened(np.asarray(given, dtype=np.float32), size), dtype)
+    numbers = quantised(shortened(array("f", given), size), dtype)
     if body.encoding_format == "base64":
         return base64.b64encode(numbers.tobytes()).decode()
     return numbers.tolist()

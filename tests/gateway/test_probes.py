@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-import aiohttp
 import pytest
 from aiohttp import web
 
@@ -20,6 +19,7 @@ from galerne.gateway.health import HealthState
 from galerne.gateway.probes import Seen, probe
 from galerne.governance import SYSTEM
 from galerne.kernel import Database, Settings, SystemClock
+from galerne.kernel.http_client import Client
 from galerne.models import ExternalModel, add_external, find_model
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -89,9 +89,10 @@ async def start() -> AsyncGenerator[Start]:
 
 
 @pytest.fixture
-async def http() -> AsyncGenerator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
+async def http() -> AsyncGenerator[Client]:
+    client = Client()
+    yield client
+    client.close()
 
 
 @pytest.fixture
@@ -156,27 +157,27 @@ async def until(condition: Callable[[], bool], limit_s: float = 5.0) -> None:
     ],
 )
 async def test_who_answers_is_alive_and_a_good_list_is_read(
-    handler: Handler, seen: Seen, start: Start, http: aiohttp.ClientSession
+    handler: Handler, seen: Seen, start: Start, http: Client
 ) -> None:
     assert await probe(http, (await start(handler)).base_url, None) == seen
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("handler", [hangs, stops_in_the_middle])
-async def test_who_hangs_is_not_alive(handler: Handler, start: Start, http: aiohttp.ClientSession) -> None:
+async def test_who_hangs_is_not_alive(handler: Handler, start: Start, http: Client) -> None:
     assert await probe(http, (await start(handler)).base_url, None) == Seen(False)
 
 
 @pytest.mark.parametrize("url", [dead_url(), "http://127.0.0.1:99999/v1", "http://[/v1"])
-async def test_who_cannot_be_reached_is_not_alive(url: str, http: aiohttp.ClientSession) -> None:
+async def test_who_cannot_be_reached_is_not_alive(url: str, http: Client) -> None:
     assert await probe(http, url, None) == Seen(False)
 
 
-async def test_a_key_that_cannot_be_sent_is_a_failed_probe(start: Start, http: aiohttp.ClientSession) -> None:
+async def test_a_key_that_cannot_be_sent_is_a_failed_probe(start: Start, http: Client) -> None:
     assert await probe(http, (await start(lists("m"))).base_url, "two\nlines") == Seen(False)
 
 
-async def test_the_key_goes_along(start: Start, http: aiohttp.ClientSession) -> None:
+async def test_the_key_goes_along(start: Start, http: Client) -> None:
     site = await start(lists("m"))
     await probe(http, site.base_url, "secret")
     assert site.keys == ["Bearer secret"]

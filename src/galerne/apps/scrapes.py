@@ -6,12 +6,15 @@ would jump back when one process starts anew, and a rate over it would be wrong.
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
-import aiohttp
 from prometheus_client import CollectorRegistry, generate_latest
 
+from galerne.kernel.http_client import Client, Lost, NotConnected, request_to
+
 _TIMEOUT_S = 2.0
+_LARGEST = 64 * 1024 * 1024
 _PREFIX = "worker-"
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
 
@@ -84,16 +87,14 @@ class SharedScrapes:
 
 
 async def _ask(path: Path) -> str | None:
-    connector = aiohttp.UnixConnector(path=str(path))
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+    address, head = request_to("GET", "http://worker/metrics", {"connection": "close"}, path)
     try:
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-            session.get("http://worker/metrics") as response,
-        ):
-            return await response.text()
-    except (aiohttp.ClientError, TimeoutError, OSError):
+        async with asyncio.timeout(_TIMEOUT_S):
+            with closing(await Client().send(address, head, None, _TIMEOUT_S)) as answer:
+                raw = await answer.read_all(_LARGEST)
+    except (NotConnected, Lost, TimeoutError):
         return None
+    return None if raw is None else raw.decode()
 
 
 def _with_label(sample: str, worker: str) -> str:

@@ -6,12 +6,10 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-import aiohttp
 
 from galerne.engines.supervision import (
     Action,
@@ -29,6 +27,7 @@ from galerne.engines.supervision import (
 )
 from galerne.kernel.clock import Clock
 from galerne.kernel.errors import NotFound
+from galerne.kernel.http_client import Client, Lost, NotConnected, request_to
 from galerne.kernel.logs import get_logger
 
 _PROBE_TIMEOUT_S = 5.0
@@ -252,15 +251,11 @@ class _Engine:
 
 
 async def _answers(socket: Path) -> bool:
-    connector = aiohttp.UnixConnector(path=str(socket))
-    timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
+    address, head = request_to("GET", "http://engine/health", {"connection": "close"}, socket)
     try:
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-            session.get("http://engine/health") as response,
-        ):
-            return response.status == 200
-    except (aiohttp.ClientError, TimeoutError, OSError):
+        with closing(await Client().send(address, head, None, _PROBE_TIMEOUT_S)) as answer:
+            return answer.status == 200
+    except (NotConnected, Lost, TimeoutError):
         return False
 
 

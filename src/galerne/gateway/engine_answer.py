@@ -9,12 +9,12 @@ from time import monotonic
 
 import msgspec
 
-from galerne.gateway.client import Answer, Lost
 from galerne.gateway.sse import DONE_DATA, EventSplitter
 from galerne.gateway.tally import Tally
 from galerne.gateway.upstream import engine_error
 from galerne.gateway.wire.chunks import Chunk, decode_chunk
 from galerne.kernel import Deadline, GalerneError, UpstreamFailed, later
+from galerne.kernel.http_client import Answer, Lost
 
 __all__ = ["EngineAnswer", "Patience", "UpstreamTimedOut"]
 

@@ -8,7 +8,6 @@ import msgspec
 
 from galerne.gateway.admission import Admitted
 from galerne.gateway.caller import STALL_S, Caller, Headers, HungUp
-from galerne.gateway.client import Answer, Lost
 from galerne.gateway.dispatch import Dispatcher, Seat
 from galerne.gateway.embeddings import embedding_answer
 from galerne.gateway.engine_answer import EngineAnswer, Patience, UpstreamTimedOut
@@ -21,6 +20,7 @@ from galerne.gateway.wire.answer import Face
 from galerne.gateway.wire.assemble import Assembler
 from galerne.gateway.wire.chunks import Chunk
 from galerne.kernel import Clock, GalerneError, Settings, UpstreamFailed
+from galerne.kernel.http_client import Answer, Lost
 
 __all__ = ["Engines", "StreamWriter", "context_reached", "stream_writer"]
 

@@ -6,14 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-import aiohttp
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
-from yarl import URL
 
 from galerne.gateway.health import HealthBook
 from galerne.gateway.routing import Replica, Replicas
 from galerne.kernel import Clock, Database, get_logger
+from galerne.kernel.http_client import Answer, Client, Lost, NotConnected, request_to
 from galerne.models import list_models
 
 __all__ = ["Probes", "Seen", "probe", "replica_reader"]
@@ -65,29 +64,26 @@ def replica_reader(database: Database, replicas: Replicas) -> ReplicaReader:
     return read
 
 
-async def probe(session: aiohttp.ClientSession, base_url: str, api_key: str | None) -> Seen:
+async def probe(client: Client, base_url: str, api_key: str | None) -> Seen:
     """Ask one server for its models. Alive is whoever answers without a server error, or that it has no such list."""
-    headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+    headers = {"accept": "application/json", "accept-encoding": "identity", "connection": "close"}
+    if api_key is not None:
+        headers["authorization"] = f"Bearer {api_key}"
     try:
-        async with (
-            asyncio.timeout(_LIMIT_S),
-            session.get(URL(f"{base_url}/models", encoded=True), headers=headers, allow_redirects=False) as response,
-        ):
-            if response.status != 200:
-                return Seen(response.status < 500 or response.status == _NOT_IMPLEMENTED)
-            return Seen(True, await _names(response))
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):  # ValueError: a key that cannot be a header
+        async with asyncio.timeout(_LIMIT_S):
+            address, head = request_to("GET", f"{base_url}/models", headers)
+            with contextlib.closing(await client.send(address, head, None, _LIMIT_S)) as answer:
+                if answer.status != 200:
+                    return Seen(answer.status < 500 or answer.status == _NOT_IMPLEMENTED)
+                return Seen(True, await _names(answer))
+    except (NotConnected, Lost, TimeoutError, ValueError):  # ValueError: a key that cannot be a header
         return Seen(False)
 
 
-async def _names(response: aiohttp.ClientResponse) -> frozenset[str] | None:
-    raw = b""
-    async for part in response.content.iter_any():
-        raw += part
-        if len(raw) > _LARGEST_LIST:
-            return None
+async def _names(answer: Answer) -> frozenset[str] | None:
+    raw = await answer.read_all(_LARGEST_LIST)
     try:
-        return frozenset(each.id for each in msgspec.json.decode(raw, type=_List).data)
+        return None if raw is None else frozenset(each.id for each in msgspec.json.decode(raw, type=_List).data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -110,17 +106,12 @@ class Probes:
         self._ids: dict[_Server, tuple[str, ...]] = {}
         self._tasks: dict[_Server, asyncio.Task[None]] = {}
         self._watching: asyncio.Task[None] | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._client = Client()
         self._well = asyncio.Semaphore(_WELL_AT_ONCE)
         self._sick = asyncio.Semaphore(_SICK_AT_ONCE)
 
     async def start(self) -> None:
         """Begin to read and to probe."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-        )
         self._watching = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
@@ -132,9 +123,7 @@ class Probes:
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        self._client.close()
 
     async def _watch(self) -> None:
         while True:
@@ -161,9 +150,7 @@ class Probes:
         misses = 0
         while True:
             async with self._sick if misses else self._well:
-                if self._session is None:
-                    return
-                seen = await probe(self._session, server.base_url, server.api_key)
+                seen = await probe(self._client, server.base_url, server.api_key)
             if seen.alive != (misses == 0):
                 get_logger("probes").warning("server answers again" if seen.alive else "no answer", url=server.base_url)
             misses = 0 if seen.alive else misses + 1

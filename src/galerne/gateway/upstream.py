@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from galerne.gateway.client import Address, Answer, Client, Lost, NotConnected
 from galerne.gateway.routing import Replica
 from galerne.kernel import BadRequest, GalerneError, RateLimited, Unavailable, UpstreamFailed
+from galerne.kernel.http_client import Address, Answer, Client, Lost, NotConnected, request_to
 
 __all__ = ["ConnectFailed", "ConnectionLost", "OptionsRefused", "Upstream", "engine_error", "refusal"]
 
@@ -64,7 +63,7 @@ class Upstream:
         """
         address, head = self._target(replica, path)
         try:
-            return await self._client.post(
+            return await self._client.send(
                 address, head + b"x-request-id: %b\r\n" % request_id.encode(), body, within_s
             )
         except NotConnected as error:
@@ -83,22 +82,16 @@ class Upstream:
 
 
 def _target(replica: Replica, path: str) -> tuple[Address, bytes]:
-    url = urlsplit(replica.base_url.rstrip("/") + path)
-    tls = url.scheme == "https"
-    host = url.hostname or ""
-    address = Address(host, url.port or (443 if tls else 80), tls, str(replica.socket) if replica.socket else None)
-    lines = [
-        f"POST {quote(url.path, safe='/%:@!$&()*+,;=~-._')} HTTP/1.1",
-        f"host: {url.netloc.rpartition('@')[2]}",
-        "content-type: application/json",
-        "accept: text/event-stream, application/json",
-        "accept-encoding: identity",
-    ]
+    headers = {
+        "content-type": "application/json",
+        "accept": "text/event-stream, application/json",
+        "accept-encoding": "identity",
+    }
     if replica.api_key is not None:
         if not replica.api_key.isprintable() or not replica.api_key.isascii():
             raise UpstreamFailed("The key for this model holds what no header can.", code="upstream_credentials")
-        lines.append(f"authorization: Bearer {replica.api_key}")
-    return address, "".join(f"{line}\r\n" for line in lines).encode("ascii")
+        headers["authorization"] = f"Bearer {replica.api_key}"
+    return request_to("POST", replica.base_url.rstrip("/") + path, headers, replica.socket)
 
 
 async def refusal(answer: Answer) -> GalerneError:

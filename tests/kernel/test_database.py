@@ -1,3 +1,4 @@
+import asyncio
 from datetime import datetime
 from pathlib import Path
 
@@ -54,6 +55,41 @@ async def test_a_database_that_is_not_there_is_not_made_by_looking(tmp_path: Pat
         await database.check_schema()
     await database.close()
     assert files(tmp_path) == []
+
+
+async def test_a_new_database_is_migrated_by_several_at_once(tmp_path: Path) -> None:
+    databases = [Database(f"sqlite+aiosqlite:///{tmp_path}/new/galerne.db") for _ in range(2)]
+    await asyncio.gather(*(each.migrate() for each in databases))
+    for each in databases:
+        await each.check_schema()
+        await each.close()
+
+
+async def test_a_schema_of_a_later_version_is_left_alone(database: Database) -> None:
+    async with database.transaction() as session:
+        await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(Conflict, match="is 9999, and this version knows none after"):
+        await database.migrate()
+
+
+async def test_what_a_step_fails_with_is_told(tmp_path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/galerne.db")
+    await database.migrate()
+    async with database.transaction() as session:
+        await session.execute(text("DELETE FROM alembic_version"))
+    with pytest.raises(Conflict, match="not there"):
+        await database.check_schema()
+    with pytest.raises(Unavailable, match=r"already exists"):
+        await database.migrate()
+    await database.close()
+
+
+async def test_a_database_that_cannot_be_reached_is_named_without_its_password() -> None:
+    database = Database("postgresql+asyncpg://someone:hidden-word@127.0.0.1:1/galerne")
+    with pytest.raises(Unavailable, match=r"someone:\*\*\*@127\.0\.0\.1:1/galerne cannot be used") as refusal:
+        await database.migrate()
+    assert "hidden-word" not in refusal.value.message
+    await database.close()
 
 
 async def test_a_failed_transaction_leaves_nothing_behind(database: Database) -> None:

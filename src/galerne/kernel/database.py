@@ -1,15 +1,15 @@
 """The database: SQLite or PostgreSQL behind one session, with the durability that money needs."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import DateTime, Dialect, MetaData, event, inspect, text
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import DBAPIError
@@ -87,14 +87,26 @@ class Database:
     async def migrate(self) -> None:
         """Bring the schema to the newest version; harmless when it is there, or when several processes try at once.
 
-        Raises `Unavailable`, without the password, when the database cannot be used.
+        A step is taken by a process of its own, so that this one need not hold what only steps need. Raises
+        `Unavailable`, without the password, when the database cannot be used, `Conflict` when its schema is newer.
         """
         try:
             if self.is_sqlite and self.url.database not in (None, ":memory:"):
                 Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
-            await asyncio.to_thread(_upgrade, self.url)
+            found = await self._schema()
         except (OSError, DBAPIError) as error:
-            raise self._unusable(_reason(error)) from error
+            raise self._unusable(reason(error)) from error
+        known = _steps()
+        if found is not None and found not in known:
+            where = self.url.render_as_string(hide_password=True)
+            raise Conflict(
+                f"The schema of the database {where} is {found}, and this version "
+                f"knows none after {known[-1]}: use the version of Galerne that made it, or a newer one."
+            )
+        if found != known[-1]:
+            problem = await asyncio.to_thread(_run_steps, self.url)
+            if problem is not None:
+                raise self._unusable(problem)
 
     async def check_schema(self) -> None:
         """Raise `Conflict` unless the schema is this version's, for those who must not change it; never makes a file.
@@ -104,17 +116,20 @@ class Database:
         if self.is_sqlite and not await asyncio.to_thread(Path(str(self.url.database)).is_file):
             raise self._unusable("there is no such file")
         try:
-            async with self.reading() as session:
-                found = await session.run_sync(lambda sync: _revision(sync.connection()))
+            found = await self._schema()
         except (OSError, DBAPIError) as error:
-            raise self._unusable(_reason(error)) from error
-        wanted = ScriptDirectory.from_config(_config(self.url)).get_current_head()
+            raise self._unusable(reason(error)) from error
+        wanted = _steps()[-1]
         if found != wanted:
             where = self.url.render_as_string(hide_password=True)
             raise Conflict(
                 f"The schema of the database {where} is {found or 'not there'}, and this version needs {wanted}: "
                 "start `galerne serve` of this version on it once."
             )
+
+    async def _schema(self) -> str | None:
+        async with self.reading() as session:
+            return await session.run_sync(lambda sync: _revision(sync.connection()))
 
     def _unusable(self, why: str) -> Unavailable:
         return Unavailable(f"The database {self.url.render_as_string(hide_password=True)} cannot be used: {why}.")
@@ -162,21 +177,28 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
 
 
-def _reason(error: OSError | DBAPIError) -> str:
+def reason(error: OSError | DBAPIError) -> str:
+    """What the database said, in one line without a full stop."""
     cause = error.orig or error if isinstance(error, DBAPIError) else error
     said = (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
     return said.splitlines()[0].rstrip(".")
 
 
-def _upgrade(url: URL) -> None:
-    command.upgrade(_config(url), "head")
+def _steps() -> list[str]:
+    folder = resources.files("galerne") / "migrations" / "versions"
+    return sorted(each.name[1:5] for each in folder.iterdir() if each.name.startswith("v"))
 
 
-def _config(url: URL) -> Config:
-    config = Config()
-    config.set_main_option("script_location", "galerne:migrations")
-    config.attributes["url"] = url.render_as_string(hide_password=False)
-    return config
+def _run_steps(url: URL) -> str | None:
+    """What went wrong. The address goes over standard input, where no list of processes shows its password."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "galerne.migrations"],
+        input=url.render_as_string(hide_password=False),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return None if ran.returncode == 0 else ran.stdout.strip() or f"its migration ended with {ran.returncode}"
 
 
 def _revision(connection: Connection) -> str | None:

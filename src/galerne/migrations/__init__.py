@@ -1,1 +1,1 @@
-"""The schema's history, shipped in the wheel and run by `Database.migrate`."""
+"""The schema's history, shipped in the wheel; `Database.migrate` has it run by a process of its own."""

@@ -5,7 +5,6 @@ from pathlib import Path
 import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
-from structlog.testing import capture_logs
 
 from galerne.apps import api
 from galerne.apps.api import Installation, create_app
@@ -14,6 +13,7 @@ from galerne.engines import Supervisor
 from galerne.gateway import Gateway
 from galerne.identity import bootstrap
 from galerne.kernel import Database, Ids, InvariantViolated, Settings, SystemClock
+from galerne.kernel.logs import captured_logs
 from tests.gateway.outages import hanging
 
 KEY = "an-admin-key-for-tests"
@@ -108,7 +108,7 @@ async def test_a_defect_tells_the_caller_nothing_and_the_log_where(
     client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api.identity.routes.service, "list_keys", lambda *_, **__: {}["a SECRET value"])
-    with capture_logs() as logs:
+    with captured_logs() as logs:
         answer = await client.get("/v1/admin/api-keys")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert "SECRET" not in answer.text + json.dumps(logs)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from galerne.gateway import Replica
 from galerne.kernel import Database
+from galerne.kernel.logs import captured_logs
 from tests.gateway.installation import Installation, model, running_gateway
 from tests.gateway.upstream import BEHAVIOURS, REFUSALS, MockEngine, running_engine
 
@@ -63,7 +63,7 @@ async def impatient(sqlite: Database, engine: MockEngine) -> AsyncGenerator[Inst
 @pytest.fixture(autouse=True)
 def logs(caplog: pytest.LogCaptureFixture) -> Iterator[list[MutableMapping[str, Any]]]:
     """Every log line of a test; whatever a test does, none may hold a prompt, an answer or a key."""
-    with capture_logs() as lines:
+    with captured_logs() as lines:
         yield lines
     written = repr(lines) + caplog.text
     for secret in ("Who are you", "Bonjour", "upstream-secret", "Traceback"):

@@ -60,7 +60,7 @@ async def test_a_defect_while_a_verdict_is_drawn_up_ends_the_stream_with_an_erro
     assert len({line["request_id"] for line in defects}) == 3
     for line in defects:
         assert line["cause"].startswith("ValueError at Gateway.")
-        assert set(line) == {"part", "event", "log_level", "request_id", "cause"}
+        assert set(line) == {"timestamp", "level", "part", "event", "request_id", "cause"}
 
 
 async def test_a_defect_while_the_verdict_of_a_whole_answer_is_drawn_up_is_a_500_with_its_request_id(

@@ -7,7 +7,6 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, RedirectResponse, Response
@@ -28,7 +27,7 @@ from galerne.apps.wiring import EngineStates
 from galerne.gateway import Gateway, KeyCache, key_reader, openapi_schema, presented_key
 from galerne.gateway import router as models_router
 from galerne.governance import Permission, RequiredPermission
-from galerne.kernel import Clock, Database, GalerneError, Ids, Settings, invariant
+from galerne.kernel import Clock, Database, GalerneError, Ids, Settings, invariant, log_context
 
 _PATIENCE_S = 2.0
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
@@ -226,7 +225,7 @@ class _Authenticated:
                 message = {**message, "headers": [*message["headers"], *stamped]}
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with log_context(request_id=request_id):
             try:
                 if not _is_open(scope["path"]):
                     grant = await self._keys.resolve(presented_key(dict(scope["headers"])))

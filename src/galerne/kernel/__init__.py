@@ -1,4 +1,4 @@
-"""What every domain stands on and no business word: errors, time, ids, settings, database, logs."""
+"""What every domain stands on and no business word: errors, time, ids, settings, database, HTTP client, logs."""
 
 from galerne.kernel.clock import Clock, ManualClock, SystemClock
 from galerne.kernel.database import Database, Table, UtcTime
@@ -18,7 +18,7 @@ from galerne.kernel.errors import (
     invariant,
 )
 from galerne.kernel.ids import Ids, token
-from galerne.kernel.logs import LineLog, configure_logs, get_logger
+from galerne.kernel.logs import LineLog, configure_logs, get_logger, log_context
 from galerne.kernel.script import Increase, Insert, Query, Rows, Script, run_in_session
 from galerne.kernel.settings import Settings, read_secret
 from galerne.kernel.wheel import Deadline, later
@@ -58,6 +58,7 @@ __all__ = [
     "get_logger",
     "invariant",
     "later",
+    "log_context",
     "open_writer",
     "read_secret",
     "run_in_session",

@@ -2,82 +2,133 @@
 
 import logging
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import msgspec
-import structlog
-from structlog.contextvars import merge_contextvars
-from structlog.typing import FilteringBoundLogger
 
-_SHARED = [
-    merge_contextvars,
-    structlog.processors.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-    # Without show_locals=False a traceback would carry the values of variables: prompts, and keys.
-    structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
-]
+_MOST_FRAMES = 50
+_bound: ContextVar[Mapping[str, Any]] = ContextVar("log_context")
+
+
+def _write(line: Mapping[str, Any]) -> None:
+    sys.stderr.buffer.write(msgspec.json.encode(line, enc_hook=repr) + b"\n")
+    sys.stderr.buffer.flush()
 
 
 @dataclass
 class _State:
-    least: int | None = None  # until logs are configured
+    least: int = logging.WARNING  # until logs are configured
+    write: Callable[[Mapping[str, Any]], None] = _write
 
 
 _state = _State()
 
 
-def _encode(line: Any, **_options: Any) -> bytes:
-    return msgspec.json.encode(line, enc_hook=repr)
-
-
 def configure_logs(level: str) -> None:
     """Send this process's logs, those of libraries included, to standard error as JSON lines from `level` upwards."""
-    structlog.configure(
-        processors=[*_SHARED, structlog.processors.JSONRenderer(serializer=_encode)],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*_SHARED, structlog.stdlib.add_logger_name],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
-            ],
-        )
-    )
     _state.least = logging.getLevelNamesMapping()[level.upper()]
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_LibraryLines()]
     # Libraries speak up only when something is wrong: their chatter may quote what users wrote.
-    root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))
+    root.setLevel(max(logging.WARNING, _state.least))
+
+
+class _LibraryLines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = {**_head(record.levelname.lower(), record.getMessage()), "logger": record.name}
+            if record.exc_info is not None and record.exc_info[1] is not None:
+                line["exception"] = _told(record.exc_info[1])
+            _state.write(line)
+        except Exception:  # noqa: BLE001 # a line that cannot be written must not end what it tells of
+            self.handleError(record)
+
+
+class Log:
+    """Writes lines that carry `part` and whatever `log_context` holds."""
+
+    def __init__(self, part: str) -> None:
+        self._part = part
+
+    def info(self, event: str, **fields: Any) -> None:
+        """What happens in the ordinary course of things."""
+        self._line(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """What somebody may want to look at."""
+        self._line(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """What failed."""
+        self._line(logging.ERROR, event, fields)
+
+    def critical(self, event: str, **fields: Any) -> None:
+        """What somebody has to look at now."""
+        self._line(logging.CRITICAL, event, fields)
+
+    def _line(self, level: int, event: str, fields: Mapping[str, Any]) -> None:
+        if level >= _state.least:
+            name = logging.getLevelName(level).lower()
+            _state.write({**_head(name, event), "part": self._part, **fields})
 
 
 class LineLog:
-    """One kind of line, written for every request: in a tenth of the time that the processors of other logs take."""
+    """One kind of line, of level info, written for every request."""
 
     def __init__(self, part: str, event: str) -> None:
-        self._part = part
+        self._log = Log(part)
         self._event = event
 
     def write(self, fields: Mapping[str, Any]) -> None:
-        """Write a line of level info, unless only graver ones are wanted."""
-        if _state.least is None or _state.least > logging.INFO:
-            get_logger(self._part).info(self._event, **fields)
-            return
-        head = {"timestamp": datetime.now(UTC).isoformat(), "level": "info", "part": self._part, "event": self._event}
-        sys.stderr.buffer.write(_encode({**head, **fields}) + b"\n")
-        sys.stderr.buffer.flush()
+        """Write a line, unless only graver ones are wanted."""
+        if _state.least <= logging.INFO:
+            self._log.info(self._event, **fields)
 
 
-def get_logger(name: str) -> FilteringBoundLogger:
-    """A logger whose lines carry `part=name` and whatever `structlog.contextvars` holds, such as the request id.
+def get_logger(name: str) -> Log:
+    """A logger whose lines carry `part=name`; whether they are written is looked up when they are."""
+    return Log(name)
 
-    It looks at how logs are configured when it is first used, so a module may make one while it is imported.
-    """
-    return cast(FilteringBoundLogger, structlog.get_logger(part=name))
+
+@contextmanager
+def log_context(**fields: Any) -> Generator[None]:
+    """Have every line of this task carry `fields`, such as the request id, until the block ends."""
+    token = _bound.set({**_bound.get({}), **fields})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+@contextmanager
+def captured_logs() -> Generator[list[dict[str, Any]]]:
+    """All lines as they are, for tests; none is written until the block ends."""
+    lines: list[dict[str, Any]] = []
+    before = _state.least, _state.write
+    _state.least, _state.write = logging.DEBUG, lambda line: lines.append(dict(line))
+    try:
+        yield lines
+    finally:
+        _state.least, _state.write = before
+
+
+def _head(level: str, event: str) -> dict[str, Any]:
+    return {"timestamp": datetime.now(UTC).isoformat(), "level": level, "event": event, **_bound.get({})}
+
+
+def _told(error: BaseException) -> list[dict[str, Any]]:
+    """The error and what it came from, with places but no values of variables: those may be prompts, or keys."""
+    told: list[dict[str, Any]] = []
+    cause: BaseException | None = error
+    while cause is not None and len(told) < _MOST_FRAMES:
+        frames = traceback.extract_tb(cause.__traceback__)[-_MOST_FRAMES:]
+        places = [{"filename": each.filename, "lineno": each.lineno, "name": each.name} for each in frames]
+        told.append({"exc_type": type(cause).__name__, "exc_value": str(cause), "frames": places})
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return told

@@ -7,7 +7,8 @@ import typer
 from rich.table import Column, Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.apps.commands.opened import AsJson, DataFolder, as_operator, print_table, with_database
+from galerne.apps.commands.opened import as_operator, print_table, with_database
+from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import OrganisationOption
 from galerne.governance import Actor
 from galerne.journal import Entry, append

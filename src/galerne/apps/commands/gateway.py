@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from galerne.apps.commands.opened import DataFolder
+from galerne.apps.commands.options import DataFolder
 from galerne.apps.listening import Listening
 from galerne.apps.server import serve_gateway, serve_worker
 from galerne.kernel import Settings, configure_logs

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from galerne.apps.commands.opened import AsJson, DataFolder, with_database
+from galerne.apps.commands.opened import with_database
+from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.journal import LeafFilter, Verification, read, read_all, start_verification, verify_more
 from galerne.kernel import Database, GalerneError
 

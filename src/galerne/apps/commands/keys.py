@@ -9,7 +9,8 @@ from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.apps.commands.moments import moment
-from galerne.apps.commands.opened import AsJson, DataFolder, as_operator, print_table
+from galerne.apps.commands.opened import as_operator, print_table
+from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import OrganisationOption, ZonesOption, named_zones, plain, shown_zones
 from galerne.governance import Actor, Permission
 from galerne.identity import Dialect, NewKey, create_key, key_fields, list_keys, revoke_key

@@ -10,7 +10,8 @@ import typer
 from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.apps.commands.opened import AsJson, DataFolder, in_transaction, print_table
+from galerne.apps.commands.opened import in_transaction, print_table
+from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.governance import SYSTEM
 from galerne.kernel import BadRequest, Settings, SystemClock
 from galerne.models import (

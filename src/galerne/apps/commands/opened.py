@@ -4,9 +4,8 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-import typer
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import make_url
@@ -19,11 +18,6 @@ from galerne.kernel import Database, NotFound, Settings
 T = TypeVar("T")
 
 _WIDE = 400
-
-DataFolder = Annotated[
-    Path | None, typer.Option("--data", help="Data folder; default $GALERNE_DATA.", show_default=False)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def with_database(data: Path | None, work: Callable[[Database], Awaitable[T]], *, create: bool = False) -> T:

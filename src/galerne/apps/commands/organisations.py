@@ -7,7 +7,8 @@ import typer
 from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.apps.commands.opened import AsJson, DataFolder, as_operator, in_transaction, print_table
+from galerne.apps.commands.opened import as_operator, in_transaction, print_table
+from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import (
     AnywhereOption,
     ZonesOption,

@@ -5,7 +5,8 @@ import json
 import typer
 from rich.table import Column, Table
 
-from galerne.apps.commands.opened import AsJson, DataFolder, in_transaction, print_table
+from galerne.apps.commands.opened import in_transaction, print_table
+from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.billing import list_plans, plan_fields
 
 app = typer.Typer(

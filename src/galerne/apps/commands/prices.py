@@ -8,7 +8,8 @@ from rich.table import Column, Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.apps.commands.moments import moment
-from galerne.apps.commands.opened import AsJson, DataFolder, as_operator, in_transaction, print_table
+from galerne.apps.commands.opened import as_operator, in_transaction, print_table
+from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import plain
 from galerne.billing import NewRates, list_rates, nano_of, price_fields, set_rates
 from galerne.governance import Actor

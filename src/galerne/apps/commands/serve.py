@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from galerne.apps.commands.opened import DataFolder
+from galerne.apps.commands.options import DataFolder
 from galerne.apps.listening import Listening
 from galerne.apps.server import serve_forever
 from galerne.kernel import Settings, configure_logs

@@ -8,7 +8,8 @@ import typer
 from rich.table import Column, Table
 
 from galerne.apps.commands.moments import moment
-from galerne.apps.commands.opened import AsJson, DataFolder, print_table, with_database
+from galerne.apps.commands.opened import print_table, with_database
+from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.kernel import Database, SystemClock
 from galerne.metering import Totals, UsageFilter, UsagePage, event_fields, totals_fields, usage
 

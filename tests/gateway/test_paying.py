@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.installation import Installation
+from galerne.gateway import Replica
+from galerne.kernel import Database
+from tests.gateway.installation import Installation, model, running_gateway
 from tests.gateway.paying import charged, new_payer, set_price
 from tests.gateway.upstream import WORDS, MockEngine
 
@@ -115,6 +117,20 @@ async def test_the_tier_that_served_is_reported_and_priced(
         if sample.name == "galerne_gateway_requests_total"
     }
     assert counted == {tier: sum(each == tier for each, _ in expected) for tier in {each for each, _ in expected}}
+
+
+async def test_a_request_that_nobody_could_pay_is_refused_and_stops_nobody_else(
+    sqlite: Database, engine: MockEngine
+) -> None:
+    replica, models = Replica(id="r", base_url=engine.base_url), (model("normal", context_length=None),)
+    async with running_gateway(sqlite, replica, models) as gateway:
+        await set_price(sqlite, "normal", PRICES)
+        payer = await new_payer(sqlite)
+        beyond = {"model": "normal", "prompt": ["a"] * 100_000, "max_tokens": 2**31 - 1, "best_of": 128}
+        status, answer, _ = await gateway.post("/v1/completions", beyond, key=payer.secret)
+        assert (status, answer["code"]) == (429, "insufficient_quota")
+        status, _, _ = await gateway.post(CHAT, body("normal"), key=payer.secret)
+        assert status == 200
 
 
 async def told_tier(gateway: Installation, mount: str, key: str, streamed: bool, fields: dict[str, str]) -> str | None:

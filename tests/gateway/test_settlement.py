@@ -211,6 +211,20 @@ async def test_all_who_wait_share_a_commit(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
+async def test_a_wish_that_cannot_be_put_does_not_end_the_settling_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+
+    def cannot() -> Orders | None:
+        raise ValueError("no such wish")
+
+    monkeypatch.setattr(bench.desk, "orders", cannot)
+    async with asyncio.timeout(3):
+        assert await bench.settle_all(numbered(3)) == [""] * 3
+    await bench.queue.stop()
+
+
 async def test_one_that_cannot_be_written_does_not_take_down_its_neighbours(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.writer.refuses = lambda each: ValueError("no") if each.event.id == "1" * 32 else None

@@ -17,7 +17,7 @@ from galerne.gateway.purse import Draw, Purse
 from galerne.gateway.settled import Quantity
 from galerne.gateway.terms import Terms
 from galerne.kernel import Clock, Ids, RateLimited, Unavailable, invariant
-from galerne.ledger import Granted, NewHold, Refused
+from galerne.ledger import LARGEST_NANO, Granted, NewHold, Refused
 from galerne.metering import LeaseBook, PoolSpec, Short, Standing, Take, Taken, limit_reached
 
 __all__ = ["Answers", "Ask", "InsufficientQuota", "Need", "Orders", "Reservations", "Reserved"]
@@ -279,7 +279,7 @@ class Reservations:
             if reserved.draw is None:
                 self.undo(reserved)
                 pause_ms = purse.pause_ms(need.nano, now_ms)
-                if pause_ms:
+                if pause_ms or need.nano > LARGEST_NANO:  # no account holds that much, and no hold may ask for it
                     self._metrics.limited("money")
                     raise InsufficientQuota(
                         "Your organisation's credit does not cover the most that this request can cost. "
@@ -326,7 +326,7 @@ class Reservations:
         # What no request needs goes back first, so that the account has it for those who wait.
         if not self._alone:
             orders.release += [hold.id for hold in purse.spent(orders.now_ms, waiting=True)]
-        most = max(min(ask.needs), purse.most(sum(ask.needs), orders.now_ms))
+        most = min(LARGEST_NANO, max(min(ask.needs), purse.most(sum(ask.needs), orders.now_ms)))
         orders.holds.append(
             NewHold(
                 id=self._ids.new(),

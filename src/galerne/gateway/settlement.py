@@ -211,13 +211,20 @@ class Settlements:
                 await self._wake.wait()
             self._wake.clear()
             batch = list(islice(self._queue, _LARGEST_BATCH))
-            orders, progress = self._desk.orders(), self._desk.progress()
+            orders, progress = self._wishes()
             if (batch or orders or progress) and not await self._commit(batch, orders, progress):
                 await self._pause()
             # Not before what an earlier run left is written: an errand may recover the same, known less well.
             if self._errands and not any(waiting.file is not None for waiting in self._queue):
                 await self._run_errands()
         await self._try(Commit(orders=self._desk.end()))
+
+    def _wishes(self) -> tuple[Orders | None, Sequence[Progress]]:
+        try:
+            return self._desk.orders(), self._desk.progress()
+        except Exception as error:  # noqa: BLE001 - one wish that cannot be put must not end the settling of all others
+            self._log.error("orders_defect", error=type(error).__name__)
+            return None, ()
 
     async def _run_errands(self) -> None:
         while self._errands:

@@ -113,10 +113,12 @@ async def refusal(answer: Answer) -> GalerneError:
 
 async def _read_refusal(answer: Answer) -> bytes:
     raw = b""
-    with suppress(Lost):
-        while len(raw) < _LONGEST_REFUSAL and (part := await answer.read()):
-            raw += part
-    answer.close()
+    try:
+        with suppress(Lost):
+            while len(raw) < _LONGEST_REFUSAL and (part := await answer.read()):
+                raw += part
+    finally:
+        answer.close()
     return raw[:_LONGEST_REFUSAL]
 
 

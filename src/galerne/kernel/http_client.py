@@ -180,6 +180,7 @@ class Answer:
     _size: int = 0
     _waiter: asyncio.Future[None] | None = None
     _failure: Exception | None = None
+    _closed: bool = False
     _sink: Callable[[bytes], bool] | None = None
 
     async def hand_over(self, sink: Callable[[bytes], bool]) -> None:
@@ -226,8 +227,11 @@ class Answer:
         return raw
 
     def close(self) -> None:
-        """Done with it: the connection is kept if the answer was read to its end, else the server is hung up on."""
-        if self.complete:
+        """Done with it: the connection is kept if the answer was read to its end, else closed. Twice is once."""
+        if self._closed:
+            return
+        self._closed = True
+        if self.complete and self._size <= _BUFFERED:  # else nothing more is read from it
             self.connection.release()
         else:
             self.connection.abort()

@@ -232,3 +232,13 @@ async def test_writers_that_want_many_pools_in_any_order_never_wait_in_a_circle(
         await database.close()
     assert len(amounts) == 6
     assert all(taken == held <= 400 for taken, held in amounts)
+
+
+async def test_what_an_engine_claims_or_a_request_asks_never_exceeds_what_the_database_counts(
+    database: Database,
+) -> None:
+    bucket = pool(1000, "minute")
+    await run(database, take_script(take(bucket, 10), NOON_MS))
+    for beyond in (take(bucket, 0, correction=10**15, seen=True), take(bucket, 10**15, seen=True)):
+        await run(database, take_script(beyond, NOON_MS + 10 * MINUTE_MS))
+    assert isinstance(await run(database, take_script(take(bucket, 1, "b"), NOON_MS + 20 * MINUTE_MS)), Short)

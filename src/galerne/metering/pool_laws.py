@@ -17,6 +17,7 @@ HELD_RETRY_MS = 1000
 """When to ask a window again whose rest is held by requests under way and by processes, which may give some back."""
 
 _PER_UNIT = 60_000
+_MOST_TAKEN = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +92,11 @@ def rolled(pool: PoolSpec, state: PoolState, now_ms: int) -> PoolState:
 
 
 def added(pool: PoolSpec, state: PoolState, amount: int) -> PoolState:
-    """The state after `amount` was taken, or given back when negative; never less than nothing is taken."""
-    return replace(state, taken=max(0, state.taken + amount * _scale(pool)))
+    """The state after `amount` was taken, or given back when negative; never less than nothing is taken.
+
+    Nor more than the database can count: whatever a request asks for or an engine reports, others' writes share it.
+    """
+    return replace(state, taken=min(_MOST_TAKEN, max(0, state.taken + amount * _scale(pool))))
 
 
 def left(pool: PoolSpec, state: PoolState) -> int:

@@ -1,6 +1,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
@@ -16,6 +17,7 @@ HELLO = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 @pytest.fixture
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[int]:
     monkeypatch.setattr(connections, "_HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(connections, "_REST_TIMEOUT_S", 0.3)
     config = uvicorn.Config(
         PlainTextResponse("hello"),
         http=cast(Any, bounded_http(cast(Any, None))),
@@ -77,6 +79,32 @@ async def test_a_second_head_on_a_connection_must_be_whole_in_time_too(port: int
     writer.write(HELLO[:10])
     with pytest.raises((ConnectionError, EOFError)):
         (await asyncio.wait_for(reader.readexactly(1), 3))
+    writer.close()
+
+
+@pytest.mark.parametrize("announced", [0, 1000])
+async def test_what_is_no_request_behind_an_answer_does_not_keep_a_connection(port: int, announced: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % announced)
+    assert b"hello" in await reader.read(4096)
+    writer.write(b"\r\n")  # empty lines, or two bytes of a body that was not waited for
+    async with asyncio.timeout(3):
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
+
+
+async def test_requests_sent_before_their_answers_are_answered_in_order_and_bounded(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(HELLO * 100)
+    found = b""
+    while found.count(b"hello") < 100:
+        found += await reader.read(65_536)
+    writer.write(HELLO * 3000)
+    async with asyncio.timeout(3):
+        with suppress(ConnectionError):
+            found = await reader.read()
+    assert found.count(b"hello") < 3000, "the connection of whoever sends without end is closed"
     writer.close()
 
 

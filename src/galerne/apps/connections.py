@@ -17,6 +17,8 @@ from galerne.kernel import Deadline, later
 
 _LARGEST_HEAD = 64 * 1024
 _HEAD_TIMEOUT_S = 15.0
+_REST_TIMEOUT_S = 30.0
+_MOST_PIPELINED = 128
 _KEPT_DESCRIPTORS = 128  # for engines, database and files
 _MOST_CONNECTIONS = 20_000
 _DIRECT_PATHS = {path.encode(): path for path in INFERENCE_PATHS}
@@ -28,7 +30,8 @@ def bounded_http(gateway: Gateway) -> Callable[..., "BoundedHttp"]:
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's protocol without heads above 64 KiB (400), heads that take longer than 15 s, or too many connections.
+    """uvicorn's protocol without heads above 64 KiB (400), heads that take longer than 15 s, or too many connections;
+    nor more than 128 requests that wait for the answer before theirs, nor 30 s of what is no request behind an answer.
 
     It also tells the gateway at once when a caller hangs up.
 
@@ -42,6 +45,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_bytes = 0
         self._gone: list[Gone] = []
         self._head_timer: Deadline | None = None
+        self._rest_timer: Deadline | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it so
         super().connection_made(transport)
@@ -52,6 +56,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._rest_is_over()
         super().connection_lost(exc)
         for gone in self._gone:
             gone.tell()
@@ -59,6 +64,7 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if not self._awaits_head:
             super().data_received(data)
+            self._watch_rest()
             return
         self._head_bytes += len(data)
         super().data_received(data)
@@ -68,17 +74,21 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
+        self._rest_is_over()
         if self._head_timer is None:
             self._wait_for_head()
         super().on_message_begin()
-        if not self._unanswered:
-            self._gone.clear()
+        unanswered = 1 + len(self.pipeline) if self._unanswered else 0
+        del self._gone[: max(0, len(self._gone) - unanswered)]
         gone = Gone()
         self._gone.append(gone)  # more than one only where a client sends requests before it has its answers
         cast(dict[str, Any], self.scope)["extensions"] = {GONE: gone}
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            self.transport.abort()
+            return
         path = _DIRECT_PATHS.get(self.url)
         if path is None or self._unanswered or not self._is_plain_post():
             self._direct = None
@@ -129,6 +139,18 @@ class BoundedHttp(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _watch_rest(self) -> None:
+        # uvicorn's own timer of an idle connection ends with the first byte of anything: of a body that nobody reads
+        # because it was refused, or of empty lines.
+        idle = not (self._awaits_head or self._unanswered or self.timeout_keep_alive_task)
+        if idle and self._rest_timer is None and not self.transport.is_closing():
+            self._rest_timer = later(_REST_TIMEOUT_S, self._give_up)
+
+    def _rest_is_over(self) -> None:
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
 
     def _give_up(self) -> None:
         self.transport.abort()

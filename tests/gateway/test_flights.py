@@ -79,6 +79,15 @@ def test_closing_removes_the_file_unless_something_in_it_is_left_to_settle(tmp_p
     assert found(tmp_path) == {"b": TokenCount(0, 0, 0)}
 
 
+def test_a_full_disk_is_met_when_the_file_is_made_or_grows_not_when_a_stream_writes_to_it(tmp_path: Path) -> None:
+    file = FlightFile(tmp_path, "one")
+    for number in range(300):
+        file.begin(flight(str(number)), 0.0)
+        written = os.stat(file.path)
+        assert written.st_blocks * 512 >= written.st_size
+    file.close()
+
+
 def test_only_its_owner_may_read_a_file(tmp_path: Path) -> None:
     file = FlightFile(tmp_path, "one")
     assert file.path.stat().st_mode & 0o077 == 0

@@ -90,7 +90,7 @@ class FlightFile:
         part = self.path.with_suffix(".part")  # a process that starts beside us must not find the file unlocked
         self._descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        os.ftruncate(self._descriptor, _FIRST_SLOTS * _SLOT)
+        _make_room(self._descriptor, _FIRST_SLOTS * _SLOT)
         part.replace(self.path)
         self.memory = mmap.mmap(self._descriptor, _FIRST_SLOTS * _SLOT)
         # A word is stored by one instruction, so that no kill leaves half of it; `pack_into` would clear it first.
@@ -139,12 +139,17 @@ class FlightFile:
 
     def _grow(self) -> None:
         more = self._slots
-        os.ftruncate(self._descriptor, (self._slots + more) * _SLOT)
+        _make_room(self._descriptor, (self._slots + more) * _SLOT)
         self.words.release()
         self.memory.resize((self._slots + more) * _SLOT)
         self.words = memoryview(self.memory).cast("Q")
         self._free.extend(range(self._slots + more - 1, self._slots - 1, -1))
         self._slots += more
+
+
+def _make_room(descriptor: int, size: int) -> None:
+    # Blocks, not a hole: to write into a hole's memory when the disk is full is death by SIGBUS; this is an `OSError`.
+    os.posix_fallocate(descriptor, 0, size)
 
 
 def abandoned_flights(folder: Path) -> list[tuple[Path, list[tuple[Flight, TokenCount]]]]:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galerne.gateway import error_body, error_headers, error_status, model_card, openapi_schema
+from galerne.gateway.admission import reserved_tokens
 from galerne.gateway.embeddings import quantised, shortened
 from galerne.gateway.exchange import context_reached
 from galerne.gateway.schemas import SchemaChecker
@@ -25,6 +26,7 @@ from galerne.gateway.wire.assemble import Assembler
 from galerne.gateway.wire.chunks import Chunk, Delta, StreamChoice, Usage, UsageDetails, decode_chunk
 from galerne.gateway.wire.errors import InvalidFields
 from galerne.gateway.wire.requests import BODIES, decode_object, invalid_field, parse
+from galerne.gateway.wire.shapes import CompletionBody
 from galerne.kernel import BadRequest, GalerneError, NotFound, RateLimited, Unauthenticated, UpstreamFailed
 from tests.gateway.installation import model
 
@@ -119,6 +121,24 @@ def test_what_was_not_sent_is_not_counted_as_sent() -> None:
     assert tally.sent() == TokenCount(5, 0, 1)
     assert tally.count() == TokenCount(5, 0, 3)
     assert tally.ttft_ms == 1_000
+
+
+def test_a_running_count_of_one_of_several_answers_does_not_stand_for_all_of_them() -> None:
+    tally = Tally(prompt_bytes=10, started_s=0.0)
+    for number in range(1, 4):
+        for index in range(4):
+            choice = StreamChoice(index=index, delta=Delta(content="x"))
+            tally.see(Chunk(choices=[choice], usage=Usage(prompt_tokens=5, completion_tokens=number)), float(number))
+    tally.mark_sent()
+    assert tally.sent() == TokenCount(5, 0, 12), "who hangs up before the last count pays for all that came"
+    tally.see(Chunk(usage=Usage(prompt_tokens=5, completion_tokens=13)), 9.0)
+    assert tally.count() == TokenCount(5, 0, 13)
+
+
+@pytest.mark.parametrize(("best_of", "n", "answers"), [(None, None, 50), (2, None, 100), (2, 3, 150)])
+def test_every_answer_to_every_prompt_is_reserved_for(best_of: int | None, n: int | None, answers: int) -> None:
+    body = CompletionBody(model="m", prompt=["a"] * 50, max_tokens=100, best_of=best_of, n=n)
+    assert reserved_tokens(body, 50, model("m")) == 17 + 100 * answers
 
 
 @pytest.mark.parametrize(

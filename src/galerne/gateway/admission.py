@@ -217,10 +217,12 @@ def most_tokens(body: Body, raw_bytes: int, model: Model) -> tuple[int, int]:
     output = _MOST_OUTPUT if cap is None else cap
     if model.context_length is not None:
         output = min(output, model.context_length)
+    return prompt, output * _answers(body)
+
+
+def _answers(body: Sampled) -> int:
     answers = body.n or 1
-    if isinstance(body, CompletionBody):
-        answers = max(answers, body.best_of or 1) * _prompts(body)
-    return prompt, output * answers
+    return max(answers, body.best_of or 1) * _prompts(body) if isinstance(body, CompletionBody) else answers
 
 
 def _prompts(body: CompletionBody) -> int:
@@ -229,7 +231,7 @@ def _prompts(body: CompletionBody) -> int:
 
 
 def reserved_tokens(body: Body, prompt_bytes: int, model: Model) -> int:
-    """Tokens assumed to be needed until it has settled: a third of the prompt's bytes, and the cap for each choice."""
+    """Tokens assumed to be needed until it has settled: a third of the prompt's bytes, and the cap for each answer."""
     prompt = prompt_bytes // 3 + 1
     if not isinstance(body, Sampled):
         return prompt
@@ -237,7 +239,7 @@ def reserved_tokens(body: Body, prompt_bytes: int, model: Model) -> int:
     output = _ASSUMED_OUTPUT if cap is None else min(cap, _MOST_OUTPUT)
     if model.context_length is not None:
         output = min(output, model.context_length)
-    return prompt + output * (body.n or 1)
+    return prompt + output * _answers(body)
 
 
 def _most_nano(body: Body, raw_bytes: int, model: Model, terms: Terms, tier: Tier) -> int:

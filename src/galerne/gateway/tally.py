@@ -24,7 +24,8 @@ class Tally:
     true with the first chunk. `zone` is where the replica stands, `slot` a stream's place among those under way,
     `texts` the answers so far, gathered only where a trace may hold them.
     `count()` is what the engine reported, or an estimate marked as such: one token for each chunk with text, and the
-    input by its bytes. A count that cannot be one (negative, above 2^40) is not reported.
+    input by its bytes. A count that cannot be one (negative, above 2^40) is not reported. Of several answers at once a
+    running count below that estimate is taken for one answer's alone.
     """
 
     prompt_bytes: int
@@ -41,6 +42,7 @@ class Tally:
     _chunks: int = 0
     _sent: tuple[Usage | None, int] | None = None
     _unfinished: set[int] = field(default_factory=set[int])
+    _several: bool = False
 
     def see(self, chunk: Chunk, now_s: float) -> None:
         """Take in one chunk."""
@@ -62,6 +64,16 @@ class Tally:
                 self._unfinished.discard(choice.index)
             else:
                 self._unfinished.add(choice.index)
+        self._several = self._several or any(choice.index > 0 for choice in chunk.choices)
+        if self._several and chunk.usage is not None and chunk.choices:
+            self._usage = self._of_all_choices(chunk.usage)
+
+    def _of_all_choices(self, running: Usage) -> Usage:
+        # vLLM's running count is of the choice that its chunk is of; the last one, of all, may never be waited for.
+        told = _reported(running.completion_tokens)
+        if told is None or told >= self._chunks:
+            return running
+        return Usage(running.prompt_tokens, self._chunks, prompt_tokens_details=running.prompt_tokens_details)
 
     @property
     def finished(self) -> bool:

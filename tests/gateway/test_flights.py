@@ -83,7 +83,7 @@ def test_a_full_disk_is_met_when_the_file_is_made_or_grows_not_when_a_stream_wri
     file = FlightFile(tmp_path, "one")
     for number in range(300):
         file.begin(flight(str(number)), 0.0)
-        written = os.stat(file.path)
+        written = file.path.stat()
         assert written.st_blocks * 512 >= written.st_size
     file.close()
 

@@ -51,7 +51,7 @@ async def test_a_request_recorded_exactly_in_a_file_is_not_recovered_from_what_h
     await writer.close()
     assert await rows(database, EVENTS) == [("a" * 32, "completed", 9)]
     assert (files(tmp_path), flights.exists()) == ([], False)
-    assert [line["event"] for line in logs if line["log_level"] == "error"] == []
+    assert [line["event"] for line in logs if line["level"] == "error"] == []
 
 
 async def test_no_errand_runs_before_what_an_earlier_run_left_is_written(tmp_path: Path) -> None:

@@ -16,16 +16,16 @@ from galerne.gateway.metrics import GatewayMetrics, LeaseKind, LimitKind
 from galerne.gateway.purse import Draw, Purse
 from galerne.gateway.settled import Quantity
 from galerne.gateway.terms import Terms
-from galerne.kernel import Clock, Ids, RateLimited, Unavailable, invariant
+from galerne.kernel import Clock, GalerneError, Ids, RateLimited, Unavailable, invariant
 from galerne.ledger import LARGEST_NANO, Granted, NewHold, Refused
 from galerne.metering import LeaseBook, PoolSpec, Short, Standing, Take, Taken, limit_reached
 
 __all__ = ["Answers", "Ask", "InsufficientQuota", "Need", "Orders", "Reservations", "Reserved"]
 
-_MOST_ROUNDS = 16
+_MOST_ROUNDS = 256
 _MOST_BOOKS = 100_000
 _RENEW_SHARE = 3
-_PATIENCE_S = 1.0  # a database may hang; then what is at hand must do
+_PATIENCE_S = 2.0  # a database may hang; then what is at hand must do
 _KINDS: Mapping[str, LimitKind] = {
     "requests": "requests",
     "tokens": "tokens",
@@ -75,11 +75,20 @@ class Reserved:
 
 
 @dataclass(slots=True, eq=False)
-class Ask:
-    """What requests wait for of one pool or account, and the commit that will tell them to try again."""
+class Waiter:
+    """A request that found too little at hand; `served` becomes True once everything is reserved for it."""
 
-    needs: list[int]
-    answered: asyncio.Future[None]
+    reserved: Reserved
+    served: asyncio.Future[bool]
+    rounds: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Ask:
+    """What requests want of one pool or account in the next commit, in the order in which they came."""
+
+    needs: list[int] = field(default_factory=list[int])
+    waiters: list[Waiter] = field(default_factory=list[Waiter])
 
 
 @dataclass(slots=True, eq=False)
@@ -142,18 +151,18 @@ class Reservations:
         Raises `RateLimited` (429) of the tightest pool, `InsufficientQuota` (429) of an account, `Unavailable` (503)
         when the database does not answer.
         """
-        for _ in range(_MOST_ROUNDS):
-            reserved = Reserved(terms, need)
-            missing = self._try(reserved)
-            if not missing:
-                return reserved
-            if not await self._ask(missing):
-                self._slow = True
-                again = Reserved(terms, need)
-                if not self._try(again):
-                    return again
-                raise _unasked()
-        raise Unavailable("So many requests compete for this limit that none was granted.", retry_after_s=1)
+        reserved = Reserved(terms, need)
+        missing = self._try(reserved)
+        if not missing:
+            return reserved
+        waiter = Waiter(reserved, asyncio.get_running_loop().create_future())
+        self._ask(waiter, missing)
+        if await self._answer(waiter):
+            return reserved
+        self._slow = True
+        if not self._try(reserved):
+            return reserved
+        raise _unasked()
 
     def standings(self, terms: Terms) -> list[Standing]:
         """Where the pools stand that a request with these terms draws from."""
@@ -229,9 +238,9 @@ class Reservations:
                 self._metrics.lease_refused("money")
                 purse.refused(granted.available_nano, now_ms)
         self._renewed(orders, answers)
-        for ask in orders.asks.values():
-            if not ask.answered.done():
-                ask.answered.set_result(None)
+        # Here and now, in the order in which they came: nobody who comes later takes what was granted to them.
+        for waiter in _waiters(orders):
+            self._serve(waiter)
 
     def failed(self, orders: Orders) -> None:
         """The commit did not happen: nothing was granted, and nothing given back yet."""
@@ -242,10 +251,9 @@ class Reservations:
         self._give_back += orders.give_back
         # Perhaps only its confirmation was lost: then holds were granted that nobody here knows of.
         self._release += [*orders.release, *(new.id for new in orders.holds)]
-        for ask in orders.asks.values():
-            if not ask.answered.done():
-                ask.answered.set_exception(_unasked())
-                ask.answered.exception()  # retrieved here too: its waiter may have been cancelled
+        for waiter in _waiters(orders):
+            if not waiter.served.done():
+                waiter.served.set_result(False)
 
     def end(self) -> Orders:
         """Everything given back: for the last commit of this process, when nothing is under way any more."""
@@ -299,22 +307,49 @@ class Reservations:
     def _alone(self) -> bool:
         return self.outage or self._slow
 
-    async def _ask(self, missing: Sequence[tuple[str, int]]) -> bool:
-        asks: list[Ask] = []
+    def _ask(self, waiter: Waiter, missing: Sequence[tuple[str, int]]) -> None:
         for name, amount in missing:
             ask = self._asks.get(name)
             if ask is None:
-                ask = self._asks[name] = Ask([], asyncio.get_running_loop().create_future())
+                ask = self._asks[name] = Ask()
             ask.needs.append(amount)
-            asks.append(ask)
+            ask.waiters.append(waiter)
         self._wake()
+
+    async def _answer(self, waiter: Waiter) -> bool:
+        """Whether everything is reserved; False when the database does not answer in time."""
+        served = waiter.served
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                for ask in asks:  # one commit answers them all
-                    await asyncio.shield(ask.answered)
-        except (TimeoutError, Unavailable):
-            return False
-        return True
+            while True:
+                rounds = waiter.rounds
+                await asyncio.wait((served,), timeout=_PATIENCE_S)
+                if served.done():
+                    return served.result()
+                if waiter.rounds == rounds:
+                    served.cancel()
+                    return False
+        except asyncio.CancelledError:
+            if served.done() and not served.cancelled() and served.exception() is None and served.result():
+                self.undo(waiter.reserved)
+            served.cancel()
+            raise
+
+    def _serve(self, waiter: Waiter) -> None:
+        if waiter.served.done():
+            return
+        waiter.rounds += 1
+        try:
+            missing = self._try(waiter.reserved)
+            if missing and waiter.rounds >= _MOST_ROUNDS:
+                raise Unavailable("So many requests compete for this limit that none was granted.", retry_after_s=1)
+        except GalerneError as error:
+            waiter.served.set_exception(error)
+            waiter.served.exception()  # retrieved here too: who waits may have been cancelled
+            return
+        if missing:
+            self._ask(waiter, missing)
+        else:
+            waiter.served.set_result(True)
 
     def _take(self, book: LeaseBook, ask: Ask, orders: Orders) -> Take:
         least, need = min(ask.needs), sum(ask.needs)
@@ -428,3 +463,9 @@ def _unasked() -> Unavailable:
 
 def _currency(terms: Terms) -> str | None:
     return None if terms.rates is None else terms.rates.currency
+
+
+def _waiters(orders: Orders) -> list[Waiter]:
+    """Those who wait for `orders`, each once, as they came."""
+    found = {id(waiter): waiter for ask in orders.asks.values() for waiter in ask.waiters}
+    return list(found.values())

@@ -225,6 +225,15 @@ async def test_a_wish_that_cannot_be_put_does_not_end_the_settling_of_others(
     await bench.queue.stop()
 
 
+async def test_what_is_set_aside_holds_no_money_back(tmp_path: Path) -> None:
+    bench, heard = Bench(tmp_path), asyncio.Event()
+    bench.writer.refuses = lambda each: ValueError("no")
+    with pytest.raises(Unavailable):
+        await bench.queue.settle(paying("1" * 32), heard.set)
+    assert heard.is_set()
+    await bench.queue.stop()
+
+
 async def test_one_that_cannot_be_written_does_not_take_down_its_neighbours(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.writer.refuses = lambda each: ValueError("no") if each.event.id == "1" * 32 else None

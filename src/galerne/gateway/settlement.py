@@ -327,6 +327,8 @@ class Settlements:
         if waiting.file is None:
             with suppress(OSError):
                 save_unsettled(self._folder, [waiting.one], self._clock.now())
+        if waiting.written is not None:
+            waiting.written()  # nothing will come of it here: its hold and leases must not wait for that
         _tell(waiting, _unrecorded())
         return True
 

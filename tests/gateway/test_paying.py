@@ -1,11 +1,17 @@
 """What a request is charged: each token once, in one class, at the price of the tier that served it."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from galerne.billing import Rates
 from galerne.gateway import Replica
+from galerne.gateway.admission import most_tokens
+from galerne.gateway.settled import Flight, Payment, recovered
+from galerne.gateway.wire.answer import TokenCount
+from galerne.gateway.wire.shapes import ChatBody, Message
 from galerne.kernel import Database
 from tests.gateway.installation import Installation, model, running_gateway
 from tests.gateway.paying import charged, new_payer, set_price
@@ -142,3 +148,49 @@ async def told_tier(gateway: Installation, mount: str, key: str, streamed: bool,
         events = await gateway.events(mount + CHAT, {**sent, "stream": True}, gateway.headers(key))
         answer = json.loads(events[-2])
     return answer["service_tier"] if mount == "/openai" else answer["usage"]["service_tier"]
+
+
+def test_what_an_engine_uses_beyond_what_was_held_is_journalled_as_unpaid() -> None:
+    rates = Rates(
+        model_id="m",
+        currency="EUR",
+        effective_from=datetime(2026, 11, 1, tzinfo=UTC),
+        input_nano_per_million=1_000_000,
+        cached_nano_per_million=0,
+        output_nano_per_million=0,
+    )
+    payment = Payment("hold", "prepaid:o:EUR", "revenue:EUR", 30)
+    one = Flight(
+        id="a" * 32,
+        organisation_id="o",
+        workspace_id=None,
+        key_id="k",
+        model="m",
+        model_version="1",
+        endpoint="chat.completions",
+        dialect="openai",
+        tier="standard",
+        zone="",
+        streamed=False,
+        started_at=datetime(2026, 11, 23, tzinfo=UTC),
+        modifier_ppm=1_000_000,
+        rates=rates,
+        payment=payment,
+    )
+    end = recovered(one, TokenCount(50, 0, 1), datetime(2026, 11, 23, tzinfo=UTC))
+    assert (end.paid_nano, end.entry.detail["paid_nano"], end.entry.detail["unpaid_nano"]) == (30, 30, 20)
+    within = recovered(one, TokenCount(30, 0, 1), datetime(2026, 11, 23, tzinfo=UTC))
+    assert "unpaid_nano" not in within.entry.detail
+
+
+@pytest.mark.parametrize(
+    ("content", "prompt"),
+    [
+        ("x" * 100, 100 + 512 + 16),
+        ([{"type": "text", "text": "x"}], 100 + 512 + 16),
+        ([{"type": "image_url", "image_url": "https://a/b.png"}], 8_000),
+    ],
+)
+def test_a_picture_may_fill_the_context_however_short_its_address_is(content: Any, prompt: int) -> None:
+    asked = ChatBody(model="m", messages=[Message(role="user", content=content)], max_tokens=7)
+    assert most_tokens(asked, 100, model("m", context_length=8_000)) == (prompt, 7)

@@ -36,7 +36,7 @@ def short(left: int, retry_after_ms: int) -> Short:
         ),
         (
             [(PLACES, 1, short(0, 200))],
-            "This model's limit of 8 requests at once is reached: 0 left, 1 needed. Try again in 0.2 s.",
+            "This model's limit of 8 requests at once is reached. Try again in 0.2 s.",
             0.2,
         ),
         (

@@ -20,7 +20,7 @@ from galerne.gateway.terms import Terms, TermsCache
 from galerne.gateway.tickets import Tier
 from galerne.gateway.tiers import served_name, tier_of
 from galerne.gateway.wire.answer import Face
-from galerne.gateway.wire.chat import check_chat, function_schemas, prefix_of
+from galerne.gateway.wire.chat import check_chat, function_schemas, is_text, prefix_of
 from galerne.gateway.wire.outgoing import (
     cache_scope,
     chat_upstream,
@@ -60,6 +60,7 @@ _UPSTREAM_PATHS: dict[Endpoint, UpstreamPath] = {
     "embeddings": "/embeddings",
 }
 _MOST_OUTPUT = 32_768  # a cap of two thousand million tokens is no plan, and must not lock a key until it settles
+_LARGEST_CONTEXT = 131_072  # of models whose own context nobody told us
 _TEMPLATE_TOKENS = 512  # a system prompt that a template puts in by itself, dates and tool instructions among it
 _TOKENS_OF_A_PART = 16
 _ASSUMED_OUTPUT = 1024  # reserved for an answer without a cap of its own; the correction follows at settlement
@@ -207,12 +208,15 @@ def most_tokens(body: Body, raw_bytes: int, model: Model) -> tuple[int, int]:
     """The most tokens that a request of `raw_bytes` can use, of input and of output.
 
     No tokenizer makes more tokens than there are bytes; a template adds at most 512, and 16 for each message and tool.
-    An answer without a cap ends at the model's context, or where the gateway caps it.
+    What is not text (a picture's address is short, the picture is not) may fill the context. An answer without a cap
+    ends at the model's context, or where the gateway caps it.
     """
     if not isinstance(body, Sampled):
         return raw_bytes + _TEMPLATE_TOKENS, 0
     parts = len(body.messages) + len(body.tools or ()) if isinstance(body, ChatBody) else 1
     prompt = raw_bytes + _TEMPLATE_TOKENS + _TOKENS_OF_A_PART * parts
+    if isinstance(body, ChatBody) and not all(map(is_text, body.messages)):
+        prompt = max(prompt, model.context_length or _LARGEST_CONTEXT)
     cap = completion_cap(body)
     output = _MOST_OUTPUT if cap is None else cap
     if model.context_length is not None:

@@ -6,9 +6,12 @@ from galerne.gateway.flights import FlightFile, FlightSlot
 from galerne.gateway.metrics import GatewayMetrics
 from galerne.gateway.progress import Progress
 from galerne.gateway.reservations import Answers, Orders, Reservations
-from galerne.kernel import Clock
+from galerne.kernel import Clock, later
 
 __all__ = ["GatewayDesk"]
+
+_MOST_AT_ONCE = 32
+_PAUSE_S = 0.02
 
 
 class GatewayDesk:
@@ -24,13 +27,18 @@ class GatewayDesk:
         self._metrics = metrics
         self._ticked = False
         self._told: list[FlightSlot] = []
+        self._due: list[FlightSlot] = []
 
     def set_outage(self, outage: bool) -> None:
         """The database is away, or is back."""
         self._reservations.outage = outage
 
     def tick(self) -> None:
-        """About once a second: have the next commit look for what is due."""
+        """About once a second: have the next commits look for what is due."""
+        self._due = list(self._flights.long_flights(self._clock.monotonic()))
+        self._go_on()
+
+    def _go_on(self) -> None:
         self._ticked = True
         self._reservations.tick()
 
@@ -39,11 +47,13 @@ class GatewayDesk:
         return self._reservations.orders()
 
     def progress(self) -> Sequence[Progress]:
-        """What long streams have delivered since the last tick."""
+        """What long streams have delivered since the last tick, a few at a time: nothing else runs meanwhile."""
         if not self._ticked:
             return ()
         self._ticked = False
-        self._told = list(self._flights.long_flights(self._clock.monotonic()))
+        self._told, self._due = self._due[:_MOST_AT_ONCE], self._due[_MOST_AT_ONCE:]
+        if self._due:
+            later(_PAUSE_S, self._go_on)
         found = (slot.progress(self._holder) for slot in self._told)
         return [each for each in found if each is not None]
 

@@ -165,9 +165,12 @@ class Reservations:
         raise _unasked()
 
     def standings(self, terms: Terms) -> list[Standing]:
-        """Where the pools stand that a request with these terms draws from."""
+        """Where the pools stand that a request with these terms draws from, but for those of a model.
+
+        What is left of these, which everybody shares, would tell one organisation of another's use.
+        """
         now_ms = self._now_ms()
-        return [self._book(pool).standing(now_ms) for pool in terms.pools]
+        return [self._book(pool).standing(now_ms) for pool in terms.pools if pool.scope != "model"]
 
     def settle(self, reserved: Reserved, tokens: int, nano: int) -> None:
         """Replace what was reserved by what was used; `written` follows once that is committed."""

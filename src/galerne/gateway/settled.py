@@ -144,6 +144,17 @@ def settle_flight(flight: Flight, count: TokenCount, ending: Ending, action: str
     )
     nano = flight.cost_nano(count)
     paid = 0 if flight.payment is None else min(nano, flight.payment.most_nano)
+    detail: dict[str, str | int | bool | None] = {
+        "endpoint": flight.endpoint,
+        "input_tokens": count.input_tokens,
+        "cached_tokens": count.cached_tokens,
+        "output_tokens": count.output_tokens,
+        "finish_reason": ending.finish_reason,
+        "status": ending.status,
+        "paid_nano": paid,
+    }
+    if flight.payment is not None and paid < nano:
+        detail["unpaid_nano"] = nano - paid  # an engine went beyond what it was asked for, and what was held
     entry = Entry(
         action=action,
         actor=actor,
@@ -151,15 +162,7 @@ def settle_flight(flight: Flight, count: TokenCount, ending: Ending, action: str
         outcome="done" if completed else "failed",
         at=ending.at,
         request_id=flight.id,
-        detail={
-            "endpoint": flight.endpoint,
-            "input_tokens": count.input_tokens,
-            "cached_tokens": count.cached_tokens,
-            "output_tokens": count.output_tokens,
-            "finish_reason": ending.finish_reason,
-            "status": ending.status,
-            "paid_nano": paid,
-        },
+        detail=detail,
     )
     settlement = _settlement(flight, paid, ending.at)
     return Settled(event, entry, settlement, spent(flight, count, nano), cost_nano=nano)

@@ -26,7 +26,7 @@ from galerne.kernel import Clock, Conflict, Unavailable, blames_content, get_log
 
 __all__ = ["Desk", "Settled", "Settlements", "Waits"]
 
-_LARGEST_BATCH = 512
+_LARGEST_BATCH = 128  # statements run on the event loop: more would be felt between the chunks of streams
 _PAUSE_WHEN_CLOSING_S = 0.2
 _CANCEL_S = 2.0
 _STOP_S = 10.0
@@ -181,9 +181,9 @@ class Settlements:
         self._wake.set()
         self._hurry.set()
         await asyncio.wait((writing,), timeout=settle_s)
-        for task in (writing, spilling):
-            if not task.done():
-                task.cancel()
+        if not writing.done():
+            writing.cancel()
+        self._spill_due.set()
         await asyncio.wait((writing, spilling), timeout=_CANCEL_S)
         await self._spill_waiting()
         left, self._queue, self._failures = self._queue, deque[_Waiting](), 0
@@ -334,7 +334,8 @@ class Settlements:
 
     async def _run_spill(self) -> None:
         # Looked at now and then, for a timer for each request would cost a busy gateway thousands of them a second.
-        while True:
+        # It ends by itself, for a thread that writes a file could not be stopped in the middle.
+        while not self._closing:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._waits.patience_s):
                     await self._spill_due.wait()

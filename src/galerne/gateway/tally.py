@@ -13,7 +13,7 @@ __all__ = ["BYTES_PER_TOKEN", "Tally"]
 BYTES_PER_TOKEN = 4
 """The estimate of input tokens where an engine does not count: bytes of text divided by this, rounded up."""
 
-_LARGEST = 2**40  # no answer has a million million tokens or lasts as many milliseconds: such a number reports nothing
+_LARGEST = 2**24  # no answer has 16 million tokens, and none waits as many milliseconds: such a number reports nothing
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class Tally:
     true with the first chunk. `zone` is where the replica stands, `slot` a stream's place among those under way,
     `texts` the answers so far, gathered only where a trace may hold them.
     `count()` is what the engine reported, or an estimate marked as such: one token for each chunk with text, and the
-    input by its bytes. A count that cannot be one (negative, above 2^40) is not reported. Of several answers at once a
+    input by its bytes. A count that cannot be one (negative, above 2^24) is not reported. Of several answers at once a
     running count below that estimate is taken for one answer's alone.
     """
 

@@ -29,7 +29,9 @@ def limit_reached(refused: Sequence[tuple[PoolSpec, int, Short]]) -> RateLimited
     if _never(pool, need):
         said = f"{whose} limit is {limit} {_what(pool)}, and this request may need {needed}. Ask for fewer."
     else:
-        reached = f"{whose} limit of {limit} {_what(pool)} is reached: {left} left, {needed} needed."
+        # Of what everybody shares only that it is used up: how much is left would tell of other people's use.
+        rest = "" if pool.scope == "model" else f": {left} left, {needed} needed"
+        reached = f"{whose} limit of {limit} {_what(pool)} is reached{rest}."
         said = f"{reached} Try again in {pause_s:.1f} s."
     return RateLimited(said, retry_after_s=pause_s)
 

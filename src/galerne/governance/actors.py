@@ -23,6 +23,7 @@ class Permission(StrEnum):
     PRICES_READ = "prices:read"
     PRICES_MANAGE = "prices:manage"
     BILLING_READ = "billing:read"
+    BILLING_MANAGE = "billing:manage"
     LIMITS_MANAGE = "limits:manage"
 
 
@@ -45,7 +46,9 @@ ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.WORKSPACE_ADMIN: _DEVELOPER
     | {Permission.KEYS_MANAGE, Permission.LIMITS_MANAGE, Permission.USAGE_READ, Permission.WORKSPACES_MANAGE},
     Role.DEVELOPER: _DEVELOPER,
-    Role.BILLING: frozenset({Permission.USAGE_READ, Permission.PRICES_READ, Permission.BILLING_READ}),
+    Role.BILLING: frozenset(
+        {Permission.USAGE_READ, Permission.PRICES_READ, Permission.BILLING_READ, Permission.BILLING_MANAGE}
+    ),
 }
 """What each role may do. The catalogue and the price book are one for all organisations: the operator's alone."""
 

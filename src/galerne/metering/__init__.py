@@ -6,6 +6,7 @@ from galerne.metering.lease_book import LeaseBook, Standing
 from galerne.metering.limit_refusals import limit_reached
 from galerne.metering.limit_rules import (
     LimitUse,
+    limit_ids,
     list_every_limit,
     list_limits,
     remove_limit,
@@ -16,7 +17,17 @@ from galerne.metering.limit_rules import (
 )
 from galerne.metering.limit_schemas import LimitIn, LimitList, LimitOut, LimitUseOut, limit_fields, limit_use_fields
 from galerne.metering.limit_windows import Window
-from galerne.metering.limits import LimitRule, LimitSubject, NewLimit, PoolSpec, Quantity, Scope, pool_specs
+from galerne.metering.limits import (
+    LimitRule,
+    LimitSubject,
+    NewLimit,
+    PoolSpec,
+    Quantity,
+    Scope,
+    check_rule,
+    pool_specs,
+    rule_id,
+)
 from galerne.metering.pool_laws import Short, Take, Taken
 from galerne.metering.pools import (
     give_back_script,
@@ -55,9 +66,11 @@ __all__ = [
     "UsageFilter",
     "UsagePage",
     "Window",
+    "check_rule",
     "event_fields",
     "give_back_script",
     "limit_fields",
+    "limit_ids",
     "limit_reached",
     "limit_use_fields",
     "list_every_limit",
@@ -71,6 +84,7 @@ __all__ = [
     "remove_operator_limit",
     "renew_script",
     "router",
+    "rule_id",
     "rules_for",
     "set_limit",
     "set_operator_limit",

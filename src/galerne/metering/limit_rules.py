@@ -58,6 +58,11 @@ async def rules_for(
     return await _rules(session, or_(*named, row.scope == "model"))
 
 
+async def limit_ids(session: AsyncSession, wanted: Sequence[str]) -> set[str]:
+    """Which of these are ids of rules that are set."""
+    return set(await session.scalars(select(LimitRuleRow.id).where(LimitRuleRow.id.in_(wanted))))
+
+
 async def set_limit(session: AsyncSession, actor: Actor, new: NewLimit, clock: Clock) -> LimitRule:
     """The rule, set for a key, a workspace or the whole of `actor`'s organisation; if it was there, its amount changes.
 

@@ -106,7 +106,7 @@ async def test_what_is_refused_leaves_the_price_book_as_it_was(
         assert await session.scalar(text("SELECT count(*) FROM rates")) == 3
 
 
-@pytest.mark.parametrize("change", ["UPDATE rates SET nano_per_million = 0", "DELETE FROM rates"])
+@pytest.mark.parametrize("change", ["UPDATE rates SET nano = 0", "DELETE FROM rates"])
 async def test_the_database_itself_keeps_rates_as_they_were_set(
     database: Database, clock: ManualClock, change: str
 ) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galerne.billing import PPM, TIER_MODIFIERS_PPM, Rates, cost_nano, most_nano
-from galerne.billing.pricing import HIGHEST_NANO_PER_MILLION
+from galerne.billing.pricing import HIGHEST_FACTOR, HIGHEST_NANO_PER_MILLION
 from galerne.kernel import InvariantViolated
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -113,7 +113,7 @@ def test_a_negative_quantity_has_no_cost(wrong: tuple[int, ...]) -> None:
         most_nano(rates(1, 1, 1), -1, 0)
 
 
-@pytest.mark.parametrize("wrong", [-1, HIGHEST_NANO_PER_MILLION + 1])
+@pytest.mark.parametrize("wrong", [-1, HIGHEST_NANO_PER_MILLION * HIGHEST_FACTOR + 1])
 def test_rates_out_of_bounds_cannot_be(wrong: int) -> None:
     with pytest.raises(InvariantViolated):
         rates(0, wrong, 0)

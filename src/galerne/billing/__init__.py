@@ -1,13 +1,87 @@
 """Billing: plans, and the price book. What was consumed is metering's business, what is owed the ledger's."""
 
-from galerne.billing.billing_calendar import Interval, months_after, period_at, zone_of
-from galerne.billing.charges import Charge, ChargeKind, Period
-from galerne.billing.plans import TIERS, Plan, Tier
-from galerne.billing.prices import NewRates, decimal_of, nano_of
-from galerne.billing.pricing import PPM, TIER_MODIFIERS_PPM, Rates, ServiceTier, TokenClass, cost_nano, most_nano
-from galerne.billing.routes import router
-from galerne.billing.schemas import plan_fields, price_fields
-from galerne.billing.service import find_plan, list_plans, list_rates, rates_of, set_rates
+from galerne.billing.billing_calendar import (
+    Interval,
+    months_after,
+    period_at,
+    zone_of,
+)
+from galerne.billing.charges import (
+    Charge,
+    ChargeKind,
+    Period,
+)
+from galerne.billing.plans import (
+    TIERS,
+    Plan,
+    Tier,
+)
+from galerne.billing.price_book import (
+    DEFAULT_LIST,
+    UNITS,
+    Assignment,
+    Match,
+    Modifier,
+    Price,
+    PriceBook,
+    Rate,
+    Use,
+    conditions_of,
+)
+from galerne.billing.price_changes import (
+    NewModifier,
+    NewRate,
+    PriceChange,
+    WrittenPrices,
+    assign_price_list,
+    change_prices,
+    create_price_list,
+    list_price_lists,
+    set_price_terms,
+)
+from galerne.billing.price_reading import (
+    read_book,
+)
+from galerne.billing.prices import (
+    NewRates,
+    decimal_of,
+    nano_of,
+)
+from galerne.billing.pricing import (
+    PPM,
+    TIER_MODIFIERS_PPM,
+    Rates,
+    ServiceTier,
+    TokenClass,
+    cost_nano,
+    most_nano,
+)
+from galerne.billing.rating import (
+    BucketKey,
+    LineKey,
+    RatedUsage,
+    Rater,
+    Rating,
+    Sum,
+    UsedTokens,
+    buckets_of,
+    line_amounts,
+    priced_id,
+)
+from galerne.billing.routes import (
+    router,
+)
+from galerne.billing.schemas import (
+    plan_fields,
+    price_fields,
+)
+from galerne.billing.service import (
+    find_plan,
+    list_plans,
+    list_rates,
+    rates_of,
+    set_rates,
+)
 from galerne.billing.subscriptions import (
     DUNNING,
     Ask,
@@ -38,17 +112,39 @@ from galerne.billing.subscriptions import (
     subscription_fields,
     subscriptions_router,
 )
+from galerne.billing.token_prices import (
+    Customer,
+    ModelPrices,
+    TokenPrices,
+    token_prices,
+)
+from galerne.billing.volume_tiers import (
+    Step,
+    TierLine,
+    tier_lines,
+)
 
 __all__ = [
+    "DEFAULT_LIST",
     "DUNNING",
     "PPM",
     "TIERS",
     "TIER_MODIFIERS_PPM",
+    "UNITS",
     "Ask",
+    "Assignment",
+    "BucketKey",
     "Charge",
     "ChargeKind",
+    "Customer",
     "Fee",
     "Interval",
+    "LineKey",
+    "Match",
+    "ModelPrices",
+    "Modifier",
+    "NewModifier",
+    "NewRate",
     "NewRates",
     "Offer",
     "Order",
@@ -56,24 +152,45 @@ __all__ = [
     "Plan",
     "PlanIn",
     "PlanVersion",
+    "Price",
+    "PriceBook",
+    "PriceChange",
+    "Rate",
+    "RatedUsage",
+    "Rater",
     "Rates",
+    "Rating",
     "ServiceTier",
+    "Step",
     "Subscription",
     "SubscriptionWhat",
+    "Sum",
     "Tier",
+    "TierLine",
     "TokenClass",
+    "TokenPrices",
     "UsageWindow",
+    "Use",
+    "UsedTokens",
     "WhenUnpaid",
+    "WrittenPrices",
     "advance_due",
     "ask",
+    "assign_price_list",
+    "buckets_of",
+    "change_prices",
     "charge_fields",
     "charges_in",
+    "conditions_of",
     "cost_nano",
+    "create_price_list",
     "decimal_of",
     "find_plan",
     "find_subscription",
+    "line_amounts",
     "list_plan_versions",
     "list_plans",
+    "list_price_lists",
     "list_rates",
     "list_subscriptions",
     "months_after",
@@ -87,13 +204,18 @@ __all__ = [
     "plan_version",
     "plan_version_fields",
     "price_fields",
+    "priced_id",
     "publish_plan",
     "rates_of",
+    "read_book",
     "router",
+    "set_price_terms",
     "set_rates",
     "subscribe",
     "subscription_charges",
     "subscription_fields",
     "subscriptions_router",
+    "tier_lines",
+    "token_prices",
     "zone_of",
 ]

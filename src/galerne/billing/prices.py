@@ -46,19 +46,28 @@ def decimal_of(nano_per_million: int) -> str:
 
 def check_new_rates(new: NewRates, now: datetime) -> None:
     """Raise `BadRequest` naming the field if `new` cannot become rates at `now`."""
-    if not _CURRENCY.fullmatch(new.currency):
-        raise BadRequest(
-            f"'{new.currency[:40]}' is no currency; give a code of three capitals, such as EUR.", param="currency"
-        )
+    check_currency(new.currency)
     for param in ("input", "cached", "output"):
-        price = getattr(new, f"{param}_nano_per_million")
-        if price < 0:
-            raise BadRequest(f"{param}: a price cannot be negative.", param=param)
-        if price > HIGHEST_NANO_PER_MILLION:
-            most = decimal_of(HIGHEST_NANO_PER_MILLION)
-            raise BadRequest(f"{param}: a price for 1,000,000 tokens is at most {most}.", param=param)
+        check_price(param, getattr(new, f"{param}_nano_per_million"))
     if new.effective_from is not None and new.effective_from < now:
         raise BadRequest(
             "A price cannot begin in the past: what was used has been priced. Leave it out for now.",
             param="effective_from",
         )
+
+
+def check_currency(currency: str) -> None:
+    """Raise `BadRequest` if that is no code of three capitals (ISO 4217)."""
+    if not _CURRENCY.fullmatch(currency):
+        raise BadRequest(
+            f"'{currency[:40]}' is no currency; give a code of three capitals, such as EUR.", param="currency"
+        )
+
+
+def check_price(param: str, nano: int) -> None:
+    """Raise `BadRequest` naming `param` if nothing can cost that much, or less than nothing."""
+    if nano < 0:
+        raise BadRequest(f"{param}: a price cannot be negative.", param=param)
+    if nano > HIGHEST_NANO_PER_MILLION:
+        most = decimal_of(HIGHEST_NANO_PER_MILLION)
+        raise BadRequest(f"{param}: a price for 1,000,000 tokens is at most {most}.", param=param)

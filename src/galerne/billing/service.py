@@ -1,23 +1,25 @@
 """Use cases of the price book: plans, setting rates, and which rates count at a time. None of them commits."""
 
-from collections.abc import Iterable
 from datetime import datetime
-from itertools import groupby
-from typing import Any, cast, get_args
+from typing import cast
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.plans import Plan, Tier
+from galerne.billing.price_book import DEFAULT_LIST, Match
+from galerne.billing.price_changes import NewRate, PriceChange, change_prices
+from galerne.billing.price_reading import read_book
 from galerne.billing.prices import NewRates, check_new_rates
 from galerne.billing.pricing import Rates, TokenClass
-from galerne.billing.tables import PlanRow, RateRow
+from galerne.billing.tables import PlanRow
+from galerne.billing.token_prices import Customer, ModelPrices
 from galerne.governance import Actor
 from galerne.journal import Entry, append
-from galerne.kernel import Clock, Ids, NotFound, invariant
+from galerne.kernel import Clock, Ids, NotFound
 from galerne.models import find_model
 
-_CLASSES: tuple[TokenClass, ...] = get_args(TokenClass)
+_CLASSES: tuple[TokenClass, ...] = ("input", "cached", "output")
 
 
 async def list_plans(session: AsyncSession) -> list[Plan]:
@@ -44,65 +46,48 @@ async def set_rates(session: AsyncSession, actor: Actor, model: str, new: NewRat
     """
     now = clock.now()
     check_new_rates(new, now)
+    model_id = (await find_model(session, model)).id
+    written = tuple(
+        NewRate(
+            match=Match(token_class=token_class, model_id=model_id),
+            currency=new.currency,
+            nano=getattr(new, f"{token_class}_nano_per_million"),
+            effective_from=new.effective_from,
+        )
+        for token_class in _CLASSES
+    )
+    change = await change_prices(session, actor, PriceChange(rates=written), ids, clock)
     rates = Rates(
-        model_id=(await find_model(session, model)).id,
+        model_id=model_id,
         currency=new.currency,
-        effective_from=new.effective_from or now,
+        effective_from=change.rates[0].effective_from,
         input_nano_per_million=new.input_nano_per_million,
         cached_nano_per_million=new.cached_nano_per_million,
         output_nano_per_million=new.output_nano_per_million,
     )
-    session.add_all([_row(rates, token_class, ids, now) for token_class in _CLASSES])
-    await session.flush()
     await append(session, [_entry(actor, rates, now)])
     return rates
 
 
 async def rates_of(session: AsyncSession, model_id: str, at: datetime, currency: str | None = None) -> Rates | None:
-    """The rates of the model with that id that count at `at`: the newest that were effective by then.
+    """The rates of the model with that id that count at `at` by the default list, in the standard tier.
 
     In `currency`, or in whichever the newest are; None if the model has no price. An alias is not looked up.
     """
-    found = [rates for rates in await _counting(session, at, model_id) if currency in (None, rates.currency)]
-    return found[0] if found else None
+    book = await read_book(session, model_id=model_id)
+    return ModelPrices(book, Customer("", "", currency), model_id).standard(at)
 
 
 async def list_rates(session: AsyncSession, at: datetime) -> list[Rates]:
-    """The rates that count at `at`, by model; of a model with several currencies the newest first."""
-    return await _counting(session, at, None)
-
-
-async def _counting(session: AsyncSession, at: datetime, model_id: str | None) -> list[Rates]:
-    newest_first = (RateRow.effective_from.desc(), RateRow.created_at.desc(), RateRow.id.desc())
-    partition = (RateRow.model_id, RateRow.currency, RateRow.token_class)
-    rank = func.row_number().over(partition_by=partition, order_by=newest_first).label("rank")
-    ranked = select(RateRow, rank).where(RateRow.effective_from <= at)
-    if model_id is not None:
-        ranked = ranked.where(RateRow.model_id == model_id)
-    newest = ranked.subquery()
-    order = (newest.c.model_id, newest.c.effective_from.desc(), newest.c.created_at.desc(), newest.c.currency)
-    rows = await session.execute(select(newest).where(newest.c.rank == 1).order_by(*order))
-    return [_rates(group) for _, group in groupby(rows, key=lambda row: (row.model_id, row.currency))]
-
-
-def _rates(rows: Iterable[Any]) -> Rates:
-    by_class = {row.token_class: row for row in rows}
-    invariant(by_class.keys() == set(_CLASSES), "a model is priced for some classes of tokens only")
-    row = by_class["input"]
-    prices = {f"{token_class}_nano_per_million": each.nano_per_million for token_class, each in by_class.items()}
-    return Rates(model_id=row.model_id, currency=row.currency, effective_from=row.effective_from, **prices)
-
-
-def _row(rates: Rates, token_class: TokenClass, ids: Ids, now: datetime) -> RateRow:
-    return RateRow(
-        id=ids.new(),
-        model_id=rates.model_id,
-        token_class=token_class,
-        currency=rates.currency,
-        effective_from=rates.effective_from,
-        nano_per_million=getattr(rates, f"{token_class}_nano_per_million"),
-        created_at=now,
-    )
+    """The same for all models, by model; of a model with several currencies the newest first."""
+    book = await read_book(session)
+    models = sorted({rate.match.model_id for rate in book.rates if rate.match.model_id is not None})
+    found: list[Rates] = []
+    for model_id in models:
+        for currency in book.currencies((DEFAULT_LIST,), model_id, at):
+            rates = ModelPrices(book, Customer("", "", currency), model_id).standard(at)
+            found += [] if rates is None else [rates]
+    return found
 
 
 def _entry(actor: Actor, rates: Rates, at: datetime) -> Entry:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from galerne.billing import TIER_MODIFIERS_PPM
+from galerne.billing import PPM
 from galerne.gateway.caller import Caller
 from galerne.gateway.catalogue import Catalogue
 from galerne.gateway.dialect import Dialect, choose_dialect
@@ -127,8 +127,8 @@ class Admitted(Struct, frozen=True, kw_only=True):
             zone=zone,
             streamed=self.streamed,
             started_at=arrival.started_at,
-            modifier_ppm=TIER_MODIFIERS_PPM[self.tier],
-            rates=terms.rates,
+            modifier_ppm=PPM,
+            rates=terms.rates_for(arrival.endpoint, self.tier, zone, arrival.started_at),
             payment=payment,
             leases=reserved.leases(),
         )
@@ -167,7 +167,7 @@ class Admission:
         tier = tier_of(parsed.body.service_tier if isinstance(parsed.body, Sampled) else None, terms.plan)
         face = arrival.face = _face(arrival, parsed.body, model, tier)
         arrival.cost = reserved_tokens(parsed.body, prompt_bytes, model)
-        nano = _most_nano(parsed.body, len(raw), model, terms, tier)
+        nano = terms.most_nano(*most_tokens(parsed.body, len(raw), model), tier, arrival.started_at)
         if terms.accounts is not None and model.context_length is None and isinstance(parsed.body, Sampled):
             upstream_body.setdefault("max_tokens", _MOST_OUTPUT)  # nobody else would end what nobody could pay
         return Admitted(
@@ -244,12 +244,6 @@ def reserved_tokens(body: Body, prompt_bytes: int, model: Model) -> int:
     if model.context_length is not None:
         output = min(output, model.context_length)
     return prompt + output * _answers(body)
-
-
-def _most_nano(body: Body, raw_bytes: int, model: Model, terms: Terms, tier: Tier) -> int:
-    if terms.rates is None:
-        return 0
-    return terms.most_nano(*most_tokens(body, raw_bytes, model), tier)
 
 
 def _affinity(caller: Caller, fields: dict[str, Any]) -> str | None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing import TIER_MODIFIERS_PPM, Plan, Rates, find_plan, most_nano, rates_of
+from galerne.billing import Customer, ModelPrices, Plan, Rates, find_plan, read_book
 from galerne.gateway.cache import FreshCache
 from galerne.gateway.tickets import Tier
 from galerne.identity import KeyGrant
@@ -26,20 +26,24 @@ _LEAST_PLAN = Plan(id="", weight=1, tier="standard", description="")
 class Terms:
     """The pools that a request draws from, its plan, what its tokens cost and who pays: (debit, credit) account ids.
 
-    `rates` is None for a model without a price, `accounts` for an organisation without an account in the price's
-    currency: then use is counted and nothing is charged.
+    `rates`, those of the standard tier, is None for a model without a price, `accounts` for an organisation without an
+    account in the price's currency: then use is counted and nothing is charged. `prices` has those of every tier and
+    zone, now and as they change while these terms are kept.
     """
 
     pools: tuple[PoolSpec, ...]
     plan: Plan
     rates: Rates | None = None
     accounts: tuple[str, str] | None = None
+    prices: ModelPrices | None = None
 
-    def most_nano(self, prompt_tokens: int, output_tokens: int, tier: Tier) -> int:
-        """The most that a request within these bounds can cost."""
-        if self.rates is None:
-            return 0
-        return most_nano(self.rates, prompt_tokens, output_tokens, TIER_MODIFIERS_PPM[tier])
+    def most_nano(self, prompt_tokens: int, output_tokens: int, tier: Tier, at: datetime) -> int:
+        """The most that a request within these bounds, begun at `at`, can cost wherever it is answered."""
+        return 0 if self.prices is None else self.prices.most_nano(prompt_tokens, output_tokens, tier, at)
+
+    def rates_for(self, endpoint: str, tier: Tier, zone: str, at: datetime) -> Rates | None:
+        """What a request's tokens cost, modifiers in: those that rating will find for its usage event."""
+        return None if self.prices is None else self.prices.rates(endpoint, tier, zone, at)
 
 
 def terms_reader(
@@ -63,12 +67,12 @@ def terms_reader(
             async with database.reading() as session:
                 rules = await rules_for(session, grant.key_id, actor.workspace_id, actor.organisation_id, grant.plan)
                 plan = await _plan(session, grant.plan)
-                rates, accounts = await _price(session, actor.organisation_id, model, clock.now())
+                rates, accounts, prices = await _price(session, grant, model, clock.now())
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             raise Unavailable(
                 "Limits and prices cannot be read at the moment.", code="database_unavailable", retry_after_s=1
             ) from error
-        return Terms(pool_specs(rules, subject, model.id, defaults), plan, rates, accounts)
+        return Terms(pool_specs(rules, subject, model.id, defaults), plan, rates, accounts, prices)
 
     return read
 
@@ -81,15 +85,21 @@ async def _plan(session: AsyncSession, name: str) -> Plan:
 
 
 async def _price(
-    session: AsyncSession, organisation_id: str, model: Model, at: datetime
-) -> tuple[Rates | None, tuple[str, str] | None]:
-    """The rates in the currency of the organisation's prepaid account, if it has one with a price for the model."""
+    session: AsyncSession, grant: KeyGrant, model: Model, at: datetime
+) -> tuple[Rates | None, tuple[str, str] | None, ModelPrices | None]:
+    """The prices in the currency of the organisation's prepaid account, if it has one with a price for the model."""
+    organisation_id = grant.actor.organisation_id
+    book = await read_book(session, model_id=model.id, subjects=(organisation_id, grant.plan))
+    if not book.rates:
+        return None, None, None
     for balance in await accounts_of(session, organisation_id):
         if balance.account.kind is AccountKind.PREPAID:
-            rates = await rates_of(session, model.id, at, balance.account.currency)
+            prices = ModelPrices(book, Customer(organisation_id, grant.plan, balance.account.currency), model.id)
+            rates = prices.standard(at)
             if rates is not None:
-                return rates, (balance.account.id, house_account(AccountKind.REVENUE, rates.currency).id)
-    return await rates_of(session, model.id, at), None
+                return rates, (balance.account.id, house_account(AccountKind.REVENUE, rates.currency).id), prices
+    prices = ModelPrices(book, Customer(organisation_id, grant.plan), model.id)
+    return prices.standard(at), None, prices
 
 
 class TermsCache:

@@ -146,6 +146,10 @@ class PriceBook:
         for each in self.modifiers:
             self._modifiers.setdefault((each.list_id, each.kind, each.value), []).append(each)
 
+    def plus(self, rates: Iterable[Rate], modifiers: Iterable[Modifier]) -> "PriceBook":
+        """The same with more in it."""
+        return PriceBook((*self.rates, *rates), (*self.modifiers, *modifiers), self._assignments)
+
     def chain(self, organisation_id: str, plan: str, at: datetime) -> tuple[str, ...]:
         """An organisation's price lists, the one asked first in front: its own, its plan's, the default."""
         own = (self._assigned("organisation", organisation_id, at), self._assigned("plan", plan, at))

@@ -1,0 +1,196 @@
+"""Rating in the database: every usage event gets a state exactly once, and hourly sums that are those of its events.
+
+Nothing here commits. Whoever rates holds one row for the transaction; a batch that was rated already finds nothing.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from galerne.billing.price_book import PriceBook
+from galerne.billing.price_changes import set_price_terms
+from galerne.billing.price_reading import newest_version, read_book
+from galerne.billing.rating import BucketKey, RatedUsage, Rater, Rating, Sum, UsedTokens, buckets_of
+from galerne.billing.rating_rows import (
+    BUCKETS,
+    Revision,
+    add_to_buckets,
+    bucket_of,
+    month_of,
+    period_of,
+    queue_unmatched,
+    write_revisions,
+)
+from galerne.billing.rating_tables import ClosedPeriodRow, RatingStateRow, UnmatchedUsageRow, UsageRatingRow
+from galerne.billing.tables import PriceTermsRow
+from galerne.billing.token_prices import Customer
+from galerne.governance import Actor
+from galerne.identity import list_organisations
+from galerne.journal import Entry, append
+from galerne.kernel import Clock, UtcTime
+from galerne.ledger import AccountKind, accounts_of
+
+BATCH = 5000
+_OVERLAP_MS = 2 * 86_400_000
+_ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
+_NEW = text(
+    "SELECT e.id, e.started_at, e.workspace_id, e.key_id, e.organisation_id, e.model, e.endpoint, e.tier, e.zone, "
+    "e.input_tokens, e.cached_tokens, e.output_tokens "
+    "FROM usage_events e LEFT JOIN usage_ratings r ON r.event_id = e.id AND r.revision = 0 "
+    "WHERE e.id > :after AND r.event_id IS NULL ORDER BY e.id LIMIT :limit"
+).columns(started_at=UtcTime())
+
+
+@dataclass(frozen=True, slots=True)
+class RatedBatch:
+    """What one batch came to: events by state, how many were late; `last_id` is where to go on if there is `more`."""
+
+    rated: int
+    unmatched: int
+    late: int
+    last_id: str
+    more: bool
+
+
+async def rate_batch(session: AsyncSession, clock: Clock, after: str | None = None, limit: int = BATCH) -> RatedBatch:
+    """Rate the next events that have no state, by id; `after` None begins two days before the newest rated one.
+
+    Ids begin with the time of the request, so that a run is short; `after=""` looks at all of them, as closing a
+    period does: no event is lost because it was written late.
+    """
+    await hold_rating(session)
+    begin = await _beginning(session) if after is None else after
+    found = [UsedTokens(*row) for row in await session.execute(_NEW, {"after": begin, "limit": limit})]
+    if not found:
+        return RatedBatch(0, 0, 0, begin, False)
+    organisations = {each.organisation_id for each in found}
+    await _refresh_terms(session, organisations, clock.now())
+    rating = (await rater_of(session, await read_book(session), organisations)).rate(found)
+    closed = await closed_periods(session)
+    revisions = revisions_of(found, rating, closed, await newest_version(session))
+    await write_revisions(session, revisions, clock.now())
+    await queue_unmatched(session, rating.unmatched, clock.now())
+    await add_to_buckets(session, sums_of(rating.usage, {each.used.event_id: each.period for each in revisions}))
+    newest = found[-1].event_id
+    behind = RatingStateRow.last_event_id < newest
+    await session.execute(update(RatingStateRow).where(behind).values(last_event_id=newest))
+    late = sum(each.period != month_of(each.used.occurred_at) for each in revisions)
+    return RatedBatch(len(rating.nano_of), len(rating.unmatched), late, newest, len(found) == limit)
+
+
+def revisions_of(events: Iterable[UsedTokens], rating: Rating, closed: frozenset[str], version: int) -> list[Revision]:
+    """The first revisions of events that were rated for the first time."""
+    currency_of = {usage.event_id: usage.currency for usage in rating.usage}
+    return [
+        Revision(
+            used,
+            0,
+            "unmatched" if (nano := rating.nano_of.get(used.event_id)) is None else "rated",
+            period_of(used.occurred_at, closed),
+            version,
+            0,
+            nano or 0,
+            currency_of.get(used.event_id),
+        )
+        for used in events
+    ]
+
+
+def sums_of(
+    usage: Iterable[RatedUsage], period_by_event: dict[str, str], sign: int = 1
+) -> dict[tuple[str, BucketKey], Sum]:
+    """Rated usage summed for the buckets of the periods in which its events are billed; `sign` -1 takes it away."""
+    parts: dict[str, list[RatedUsage]] = {}
+    for each in usage:
+        parts.setdefault(period_by_event[each.event_id], []).append(each)
+    return {
+        (period, key): Sum(*(sign * amount for amount in amounts))
+        for period, part in parts.items()
+        for key, amounts in buckets_of(part).items()
+    }
+
+
+async def hold_rating(session: AsyncSession) -> None:
+    """Be the only one who rates, until the transaction ends."""
+    await session.execute(update(RatingStateRow).values(runs=RatingStateRow.runs + 1))
+
+
+async def rater_of(session: AsyncSession, book: PriceBook, organisations: set[str]) -> Rater:
+    """A rater by that book, for these customers as they were at each time."""
+    row = PriceTermsRow
+    query = select(row.organisation_id, row.effective_from, row.plan, row.currency)
+    terms: dict[str, list[tuple[datetime, Customer]]] = {}
+    for organisation_id, begin, plan, currency in await session.execute(query.order_by(row.effective_from)):
+        if organisation_id in organisations:
+            terms.setdefault(organisation_id, []).append((begin, Customer(organisation_id, plan, currency)))
+
+    def customer_at(organisation_id: str, at: datetime) -> Customer:
+        began = [customer for begin, customer in terms.get(organisation_id, ()) if begin <= at]
+        return began[-1] if began else Customer(organisation_id, "")
+
+    return Rater(book, customer_at, {begin for each in terms.values() for begin, _ in each})
+
+
+async def rating_counts(session: AsyncSession) -> dict[str, int]:
+    """How many events are in each state, and how many have none yet (`waiting`); together they are all `events`."""
+    row = UsageRatingRow
+    last = select(row.event_id, func.max(row.revision).label("revision")).group_by(row.event_id).subquery()
+    newest = (last.c.event_id == row.event_id) & (last.c.revision == row.revision)
+    states = await session.execute(select(row.state, func.count()).join(last, newest).group_by(row.state))
+    counts: dict[str, int] = {"rated": 0, "unmatched": 0, "voided": 0}
+    for state, count in states:
+        counts[state] = count
+    events = int((await session.execute(text("SELECT count(*) FROM usage_events"))).scalar_one())
+    return counts | {"waiting": events - sum(counts.values()), "events": events}
+
+
+async def unmatched_usage(session: AsyncSession, limit: int = 100) -> list[tuple[str, int, datetime]]:
+    """The queue of what has no price: model, number of events, and since when; the most in front."""
+    row = UnmatchedUsageRow
+    query = select(row.model, func.count(), func.min(row.occurred_at)).group_by(row.model)
+    rows = await session.execute(query.order_by(func.count().desc(), row.model).limit(limit))
+    return [(model, count, since) for model, count, since in rows]
+
+
+async def close_period(session: AsyncSession, actor: Actor, period: str, clock: Clock) -> None:
+    """Close a month (`2026-11`), journalled: what comes for it later is billed in the next open one. Once is enough."""
+    await hold_rating(session)
+    if period not in await closed_periods(session):
+        now = clock.now()
+        session.add(ClosedPeriodRow(period=period, closed_at=now))
+        await session.flush()
+        resource = f"period:{period}"
+        await append(session, [Entry(action="rating.close", actor=actor, resource=resource, outcome="done", at=now)])
+
+
+async def closed_periods(session: AsyncSession) -> frozenset[str]:
+    """The months that are closed."""
+    return frozenset(await session.scalars(select(ClosedPeriodRow.period)))
+
+
+async def buckets_in(session: AsyncSession, period: str, organisation_id: str | None = None) -> dict[BucketKey, Sum]:
+    """What a month's buckets hold, late usage of earlier months among it, by its own hours."""
+    query = select(*BUCKETS.columns).where(BUCKETS.c.period == period)
+    if organisation_id is not None:
+        query = query.where(BUCKETS.c.organisation_id == organisation_id)
+    return dict(bucket_of(row) for row in await session.execute(query))
+
+
+async def _beginning(session: AsyncSession) -> str:
+    last = (await session.execute(select(RatingStateRow.last_event_id))).scalar_one()
+    return f"{max(0, int(last[:12], 16) - _OVERLAP_MS):012x}" if last else ""
+
+
+async def _refresh_terms(session: AsyncSession, organisations: set[str], now: datetime) -> None:
+    # What counted before the first record is what is found now: nobody else could say.
+    known = set(await session.scalars(select(PriceTermsRow.organisation_id).distinct()))
+    for organisation in await list_organisations(session):
+        if organisation.id in organisations:
+            accounts = await accounts_of(session, organisation.id)
+            currencies = [each.account.currency for each in accounts if each.account.kind is AccountKind.PREPAID]
+            begin = now if organisation.id in known else _ALWAYS
+            currency = currencies[0] if currencies else None
+            await set_price_terms(session, organisation.id, organisation.plan, currency, begin)

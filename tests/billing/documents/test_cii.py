@@ -1,5 +1,4 @@
 import importlib
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -26,12 +25,6 @@ BROKEN = [
 
 def flavour(case: str) -> Flavour:
     return "xrechnung" if case == "public-body" else "factur-x"
-
-
-@pytest.fixture(scope="module")
-def validator() -> Iterator[Validator]:
-    with Validator() as running:
-        yield running
 
 
 @pytest.mark.parametrize("case", CASES)

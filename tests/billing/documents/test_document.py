@@ -4,7 +4,7 @@ from fractions import Fraction
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galerne.billing.documents.amounts import decimals_of, from_minor, to_minor
@@ -102,11 +102,13 @@ def broken_rules(document: Document) -> list[str]:
     return [rule for rule, holds in rules.items() if not holds]
 
 
+@settings(deadline=None)
 @given(drafts())
 def test_totals_obey_every_rule_whatever_is_sold(own: Draft) -> None:
     assert broken_rules(compute(own)) == []
 
 
+@settings(deadline=None)
 @given(drafts(), st.randoms())
 def test_the_order_of_lines_changes_no_total(own: Draft, random: Random) -> None:
     shuffled = list(own.lines)

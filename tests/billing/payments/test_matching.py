@@ -1,7 +1,7 @@
 from datetime import date
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galerne.billing.payments.camt053 import StatementEntry
@@ -88,6 +88,7 @@ def test_an_invoice_paid_in_parts_is_exact_with_the_last_and_unmatched_after() -
     assert [match.outcome for match in told] == ["partial", "exact", "unmatched"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 500), st.sampled_from(["A-1", "A-2", "A-1 A-2", ""])), max_size=30))
 def test_no_invoice_is_paid_more_than_once_whatever_comes_in(payments: list[tuple[int, str]]) -> None:
     entries = [paid(amount, text) for amount, text in payments]
@@ -100,6 +101,7 @@ def test_no_invoice_is_paid_more_than_once_whatever_comes_in(payments: list[tupl
         assert len([m for m in booked if number in m.invoice_ids and m.rest_minor >= 0]) <= 1
 
 
+@settings(deadline=None)
 @given(st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", min_size=1, max_size=20), st.integers(0, 9))
 def test_a_reference_made_of_a_number_has_right_check_digits_and_no_slipped_digit_passes(
     number: str, digit: int

@@ -40,6 +40,7 @@ ROUTERS = (
     identity.router,
     billing.router,
     billing.subscriptions_router,
+    billing.contracts_router,
     ledger.router,
     metering.router,
     journal_routes.router,

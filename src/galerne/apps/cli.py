@@ -26,6 +26,7 @@ COMMANDS = {
     "prices": "Set and list what tokens cost.",
     "plans": "List and publish the plans that an organisation may have.",
     "subscriptions": "Subscribe organisations to plans, change that, list charges.",
+    "contracts": "Draft, preview, sign and renew contracts.",
     "credits": "Grant and list credit, check the books.",
     "limits": "Set, list and remove limits.",
     "usage": "Show what was consumed.",

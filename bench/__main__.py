@@ -13,6 +13,7 @@ BENCHMARKS = {
     "engine": "tokens a second of the embedded engine: llama.cpp alone and our engine process",
     "server": "tokens a second through the whole server, against its engine process",
     "gateway": "what the gateway costs against a mock upstream, and beside other gateways",
+    "rating": "usage events rated a second, pure and in the database",
     "soak": "whether memory stays flat under a mixed load; only when named",
     "chaos": "whether kill -9 of anything loses or doubles a token or money; only when named",
 }

@@ -39,6 +39,7 @@ ROUTERS = (
     models_router,
     identity.router,
     billing.router,
+    billing.rating_router,
     billing.subscriptions_router,
     billing.contracts_router,
     ledger.router,

@@ -68,6 +68,7 @@ from galerne.billing.price_changes import (
 from galerne.billing.price_reading import (
     read_book,
 )
+from galerne.billing.price_schemas import PriceChangeIn, QuoteIn, quote_fields, rerating_fields
 from galerne.billing.prices import (
     NewRates,
     decimal_of,
@@ -82,6 +83,7 @@ from galerne.billing.pricing import (
     cost_nano,
     most_nano,
 )
+from galerne.billing.quotes import Quote, QuoteAsk, QuoteLine, quote
 from galerne.billing.rating import (
     BucketKey,
     LineKey,
@@ -104,6 +106,7 @@ from galerne.billing.rating_revisions import (
     preview_rerating,
     rerate_unmatched,
 )
+from galerne.billing.rating_routes import rating_router
 from galerne.billing.rating_rows import month_of, period_of
 from galerne.billing.rating_service import (
     RatedBatch,
@@ -123,9 +126,11 @@ from galerne.billing.schemas import (
     price_fields,
 )
 from galerne.billing.service import (
+    customer_now,
     find_plan,
     list_plans,
     list_rates,
+    quote_now,
     rates_of,
     set_rates,
 )
@@ -210,6 +215,11 @@ __all__ = [
     "Price",
     "PriceBook",
     "PriceChange",
+    "PriceChangeIn",
+    "Quote",
+    "QuoteAsk",
+    "QuoteIn",
+    "QuoteLine",
     "Rate",
     "RatedBatch",
     "RatedUsage",
@@ -259,6 +269,7 @@ __all__ = [
     "correct_usage",
     "cost_nano",
     "create_price_list",
+    "customer_now",
     "decimal_of",
     "draft_contract",
     "drawn",
@@ -290,13 +301,18 @@ __all__ = [
     "price_fields",
     "priced_id",
     "publish_plan",
+    "quote",
+    "quote_fields",
+    "quote_now",
     "rate_batch",
     "rater_of",
     "rates_of",
     "rating_counts",
+    "rating_router",
     "read_book",
     "renew_due",
     "rerate_unmatched",
+    "rerating_fields",
     "router",
     "set_price_terms",
     "set_rates",

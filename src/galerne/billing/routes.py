@@ -5,6 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from galerne.billing import service
+from galerne.billing.price_changes import change_prices
+from galerne.billing.price_schemas import PriceChangeIn, PriceVersionOut, QuoteIn, QuoteOut, quote_fields
 from galerne.billing.schemas import PriceIn, PriceList, PriceOut, price_fields
 from galerne.governance import Actor, Permission, requires
 from galerne.kernel import NotFound
@@ -35,6 +37,24 @@ async def read_price(
     if rates is None:
         raise NotFound(f"The model '{found.id}' has no price then.", code="price_not_found", param="model")
     return PriceOut.model_validate(price_fields(rates))
+
+
+@router.post("/quote")
+async def quote_price(body: QuoteIn, actor: PriceReader, session: Reading, clock: RequestClock) -> QuoteOut:
+    """Show what a request will cost the caller's organisation, line by line: what is expected, and at most."""
+    customer = await service.customer_now(session, actor.organisation_id, body.currency)
+    found = await service.quote_now(session, customer, body.ask(), clock.now())
+    return QuoteOut.model_validate(quote_fields(body.model, found))
+
+
+@router.post("/changes")
+async def change_price_book(
+    body: PriceChangeIn, actor: PriceAdmin, session: Transaction, ids: RequestIds, clock: RequestClock
+) -> PriceVersionOut:
+    """Write rates and modifiers of one price list together, from now or times to come."""
+    written = await change_prices(session, actor, body.change(), ids, clock)
+    counts = {"rates": len(written.rates), "modifiers": len(written.modifiers)}
+    return PriceVersionOut(object="price.version", version=written.number, **counts)
 
 
 @router.put("/{model:path}")

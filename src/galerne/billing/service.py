@@ -1,5 +1,6 @@
 """Use cases of the price book: plans, setting rates, and which rates count at a time. None of them commits."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import cast
 
@@ -12,11 +13,14 @@ from galerne.billing.price_changes import NewRate, PriceChange, change_prices
 from galerne.billing.price_reading import read_book
 from galerne.billing.prices import NewRates, check_new_rates
 from galerne.billing.pricing import Rates, TokenClass
+from galerne.billing.quotes import Quote, QuoteAsk, quote
 from galerne.billing.tables import PlanRow
 from galerne.billing.token_prices import Customer, ModelPrices
 from galerne.governance import Actor
+from galerne.identity import find_organisation
 from galerne.journal import Entry, append
 from galerne.kernel import Clock, Ids, NotFound
+from galerne.ledger import AccountKind, accounts_of
 from galerne.models import find_model
 
 _CLASSES: tuple[TokenClass, ...] = ("input", "cached", "output")
@@ -87,6 +91,26 @@ async def list_rates(session: AsyncSession, at: datetime) -> list[Rates]:
         for currency in book.currencies((DEFAULT_LIST,), model_id, at):
             rates = ModelPrices(book, Customer("", "", currency), model_id).standard(at)
             found += [] if rates is None else [rates]
+    return found
+
+
+async def customer_now(session: AsyncSession, organisation_id: str, currency: str | None = None) -> Customer:
+    """Whose prices an organisation has now: its plan's, in `currency` or that of its prepaid account."""
+    if not organisation_id:
+        return Customer("", "", currency)
+    plan = (await find_organisation(session, organisation_id)).plan
+    accounts = await accounts_of(session, organisation_id)
+    own = [each.account.currency for each in accounts if each.account.kind is AccountKind.PREPAID]
+    return Customer(organisation_id, plan, currency or (own[0] if own else None))
+
+
+async def quote_now(session: AsyncSession, customer: Customer, ask: QuoteAsk, at: datetime) -> Quote:
+    """What a request will cost that customer; the model by id or alias. Raises `NotFound` if any of it has no price."""
+    model = await find_model(session, ask.model_id)
+    book = await read_book(session, model_id=model.id, subjects=(customer.organisation_id, customer.plan))
+    found = quote(book, customer, replace(ask, model_id=model.id), at)
+    if found is None:
+        raise NotFound(f"The model '{model.id}' has no price for that.", code="price_not_found", param="model")
     return found
 
 

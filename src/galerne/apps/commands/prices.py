@@ -1,9 +1,11 @@
 """`galerne prices`: what a model's tokens cost, for the operator to set and to see."""
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.table import Column, Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -11,12 +13,28 @@ from galerne.apps.commands.moments import moment
 from galerne.apps.commands.opened import as_operator, in_transaction, print_table
 from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import plain
-from galerne.billing import NewRates, list_rates, nano_of, price_fields, set_rates
+from galerne.billing import (
+    NewRates,
+    PriceChangeIn,
+    QuoteIn,
+    assign_price_list,
+    change_prices,
+    create_price_list,
+    customer_now,
+    list_price_lists,
+    list_rates,
+    nano_of,
+    price_fields,
+    quote_fields,
+    quote_now,
+    set_rates,
+)
 from galerne.governance import Actor
-from galerne.kernel import Ids, SystemClock
+from galerne.identity import find_organisation
+from galerne.kernel import BadRequest, Ids, SystemClock
 
 app = typer.Typer(
-    help="Set and list what tokens cost.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    help="Set, list and quote what tokens cost.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
 
 
@@ -74,6 +92,87 @@ def list_(
             *(plain(row[name]) for name in ("model", "currency", "input", "cached", "output", "effective_from"))
         )
     print_table(table)
+
+
+@app.command("quote")
+def quote(
+    model: Annotated[str, typer.Argument(help="Id or alias of the model.")],
+    input_: Annotated[int, typer.Option("--input", help="Prompt tokens, at most.")] = 0,
+    output: Annotated[int, typer.Option(help="Tokens of answers, at most.")] = 0,
+    cached: Annotated[int, typer.Option(help="Of the prompt's tokens, those expected in a cache.")] = 0,
+    tier: Annotated[str, typer.Option(help="standard, priority, flex or batch.")] = "standard",
+    zone: Annotated[str, typer.Option(help="Where it is answered.")] = "",
+    organisation: Annotated[str | None, typer.Option(help="Whose prices; default: the first administrator's.")] = None,
+    data: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a request will cost, line by line: what is expected, and at most."""
+    fields = {"input_tokens": input_, "output_tokens": output, "cached_tokens": cached, "service_tier": tier}
+    try:
+        body = QuoteIn.model_validate({"model": model, "zone": zone, **fields})
+    except ValidationError as error:
+        raise BadRequest(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from None
+
+    async def work(session: AsyncSession, operator: Actor) -> dict[str, Any]:
+        customer = await customer_now(session, operator.organisation_id)
+        return quote_fields(model, await quote_now(session, customer, body.ask(), SystemClock().now()))
+
+    row = as_operator(data, work, organisation)
+    if as_json:
+        typer.echo(json.dumps(row))
+        return
+    table = Table("class", "quantity", "price", "for", "amount", box=None)
+    for line in row["lines"]:
+        table.add_row(*(str(line[name]) for name in ("token_class", "quantity", "price", "per", "amount")))
+    print_table(table)
+    typer.echo(f"expected {row['expected']} {row['currency']}, at most {row['most']} {row['currency']}")
+
+
+@app.command("change")
+def change(
+    file: Annotated[Path, typer.Argument(help="JSON as `POST /v1/admin/prices/changes` takes it.")],
+    data: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write rates and modifiers of one price list together: by tier, zone, batch and volume."""
+    try:
+        new = PriceChangeIn.model_validate_json(file.read_bytes()).change()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadRequest(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+    async def work(session: AsyncSession, operator: Actor) -> int:
+        return (await change_prices(session, operator, new, Ids(), SystemClock())).number
+
+    number = as_operator(data, work)
+    typer.echo(json.dumps({"version": number}) if as_json else f"version {number} of the price book")
+
+
+@app.command("give-list")
+def give_list(
+    list_: Annotated[str, typer.Argument(metavar="LIST", help="Id of the price list; made if there is none.")],
+    plan: Annotated[str | None, typer.Option(help="To whoever has this plan.")] = None,
+    organisation: Annotated[str | None, typer.Option(help="To this organisation, as its contract says.")] = None,
+    data: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a plan or an organisation a price list; what that leaves out costs what it did."""
+    if (plan is None) == (organisation is None):
+        raise BadRequest("Name a --plan or an --organisation.")
+    clock = SystemClock()
+
+    async def work(session: AsyncSession, operator: Actor) -> None:
+        if list_ not in [row[0] for row in await list_price_lists(session)]:
+            await create_price_list(session, operator, list_, list_, clock)
+        if plan is not None:
+            await assign_price_list(session, operator, ("plan", plan), list_, clock)
+        else:
+            found = await find_organisation(session, organisation or "")
+            await assign_price_list(session, operator, ("organisation", found.id), list_, clock)
+
+    as_operator(data, work)
+    row = {"list": list_, "plan": plan, "organisation": organisation}
+    typer.echo(json.dumps(row) if as_json else f"{plan or organisation} has the price list {list_}")
 
 
 def _shown(row: dict[str, object]) -> str:

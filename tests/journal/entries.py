@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.journal import GENESIS, Entry, StoredLeaf
-from galerne.journal.leaf import encode, extend, hash_leaf
+from galerne.journal.leaf import encode, extend
+from galerne.journal.merkle import hash_leaf
 from galerne.kernel import Database
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galerne.journal import GENESIS, Entry, Head, StoredLeaf, Verification, Verifier
-from galerne.journal.leaf import hash_leaf
+from galerne.journal.merkle import hash_leaf
 from tests.journal.entries import NOON, entries, entry, stored
 
 

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from galerne.apps.commands.journal import JournalBroken, app
 from galerne.journal import GENESIS, append
-from galerne.journal.leaf import extend, hash_leaf
+from galerne.journal.leaf import extend
+from galerne.journal.merkle import hash_leaf
 from galerne.kernel import Database
 from tests.journal.entries import Someone, entry
 from tests.journal.test_service import tamper

@@ -10,7 +10,8 @@ from hypothesis import given
 
 from galerne.governance import Actor, ActorKind
 from galerne.journal import GENESIS, Entry
-from galerne.journal.leaf import decode, encode, extend, hash_leaf
+from galerne.journal.leaf import decode, encode, extend
+from galerne.journal.merkle import hash_leaf
 from galerne.kernel import BadRequest
 from tests.journal.entries import NOON, Someone, entries, entry
 

@@ -9,7 +9,7 @@ import pytest
 from galerne.apps.routes.journal import router
 from galerne.governance import SYSTEM, Actor, ActorKind, Permission
 from galerne.journal import append
-from galerne.journal.leaf import hash_leaf
+from galerne.journal.merkle import hash_leaf
 from galerne.kernel import Database, ManualClock
 from tests.journal.entries import NOON, Someone, entry
 from tests.journal.serving import Server

@@ -22,6 +22,7 @@ from galerne import __version__, billing, identity, ledger, metering
 from galerne.apps.refusals import install_refusals, refusal
 from galerne.apps.routes import journal as journal_routes
 from galerne.apps.routes import limits as limit_routes
+from galerne.apps.routes import proofs as proof_routes
 from galerne.apps.scrapes import SharedScrapes
 from galerne.apps.wiring import EngineStates
 from galerne.gateway import Gateway, KeyCache, key_reader, openapi_schema, presented_key
@@ -45,6 +46,7 @@ ROUTERS = (
     ledger.router,
     metering.router,
     journal_routes.router,
+    proof_routes.router,
     limit_routes.router,
 )
 """Every domain's routes on the control plane."""

@@ -31,7 +31,8 @@ COMMANDS = {
     "credits": "Grant and list credit, check the books.",
     "limits": "Set, list and remove limits.",
     "usage": "Show what was consumed.",
-    "journal": "Verify or export the record of what happened.",
+    "journal": "Sign, prove, verify or export the record of what happened.",
+    "verify": "Verify a proof, a checkpoint or an export, offline.",
     "train": "Train a model from a recipe.",
     "engine": "Run one engine process.",
 }

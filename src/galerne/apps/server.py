@@ -23,7 +23,9 @@ from galerne.apps.wiring import EngineStates, InstallationReplicas, engine_specs
 from galerne.apps.workers import FIRST, NotedEngines, note_engines, worker_specs, workers_supervisor
 from galerne.engines import Supervisor
 from galerne.gateway import Gateway, HealthBook, Probes, replica_reader
+from galerne.governance import SYSTEM
 from galerne.identity import bootstrap
+from galerne.journal import Follower
 from galerne.kernel import Conflict, Database, Ids, Settings, SystemClock, get_logger
 from galerne.models import EmbeddedModel, embedded_models, publish_embedded
 
@@ -86,7 +88,7 @@ async def serve_worker(settings: Settings, where: Listening, run: Path, name: st
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     database = Database(settings.resolved_database_url)
     try:
-        async with _running(settings, database, NotedEngines(run, SystemClock())) as installation:
+        async with _running(settings, database, NotedEngines(run, SystemClock()), follows=False) as installation:
             scrapes = SharedScrapes(run, name, installation.registry)
             app = create_app(replace(installation, scrapes=scrapes))
             with bound(where, shared=True) as listening:  # only now: what comes here waits for nobody else
@@ -116,7 +118,9 @@ async def _opened(
 
 
 @asynccontextmanager
-async def _running(settings: Settings, database: Database, engines: EngineStates) -> AsyncGenerator[Installation]:
+async def _running(
+    settings: Settings, database: Database, engines: EngineStates, *, follows: bool = True
+) -> AsyncGenerator[Installation]:
     clock, ids = SystemClock(), Ids()
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -125,13 +129,17 @@ async def _running(settings: Settings, database: Database, engines: EngineStates
     replicas = InstallationReplicas(settings, engines, health, clock)
     probes = Probes(replica_reader(database, replicas), health, clock, interval_s=settings.probe_interval_s)
     gateway = Gateway(database=database, settings=settings, clock=clock, ids=ids, replicas=replicas, registry=registry)
+    follower = Follower(database, settings, clock, SYSTEM)
     await gateway.start()
     await probes.start()
+    if follows:
+        await follower.start()
     try:
         yield Installation(settings, database, clock, ids, engines, gateway, registry)
     finally:
         await gateway.stop()
         await probes.stop()
+        await follower.stop()
 
 
 @asynccontextmanager

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from galerne.journal.leaf import GENESIS, LOG, Head, Outcome, decode, extend, hash_leaf, timestamp
+from galerne.journal.leaf import GENESIS, LOG, Head, Outcome, decode, extend, timestamp
+from galerne.journal.merkle import hash_leaf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

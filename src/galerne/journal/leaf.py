@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 from msgspec import Struct
 
-from galerne.kernel import BadRequest
+from galerne.kernel.errors import BadRequest
 
 Outcome = Literal["done", "refused", "failed"]
 
@@ -135,11 +135,6 @@ def _sorted(detail: Mapping[str, str | int | bool | None]) -> dict[str, str | in
 def timestamp(at: datetime) -> str:
     """`at` as RFC 3339 in UTC with microseconds, always of the same length."""
     return at.astimezone(UTC).isoformat("T", "microseconds")[:26] + "Z"
-
-
-def hash_leaf(leaf: bytes) -> bytes:
-    """SHA-256(0x00 || leaf), as RFC 9162 section 2.1.1, so that a Merkle tree can stand on the same leaves."""
-    return hashlib.sha256(b"\x00" + leaf).digest()
 
 
 def extend(chain_hash: bytes, leaf_hash: bytes) -> bytes:

@@ -9,7 +9,8 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.journal.chain import StoredLeaf, Verification, Verifier
-from galerne.journal.leaf import Entry, Head, encode, extend, hash_leaf
+from galerne.journal.leaf import Entry, Head, encode, extend
+from galerne.journal.merkle import hash_leaf
 from galerne.journal.tables import JournalHead, JournalLeaf
 from galerne.kernel import Insert, Query, Script, invariant, run_in_session
 

@@ -24,6 +24,12 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(
         default=None, description="If set at first start, the first administrator's API key is exactly this."
     )
+    sealing_key: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="Encrypts secrets that the database keeps, such as the journal's signing key; the same for every "
+        "process of an installation. Default: the file `sealing.key` in the data folder, made when first needed.",
+    )
     offline: bool = Field(default=False, description="Refuse every connection to another machine.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is logged."
@@ -66,6 +72,16 @@ class Settings(BaseSettings):
         default=8, ge=1, le=256, description="Requests that one embedded engine decodes together."
     )
     engine_threads: int = Field(default=0, ge=0, description="Threads of the embedded engine; 0 lets it choose.")
+
+    checkpoint_s: float = Field(
+        default=60, gt=0, description="How often the journal's tree is signed anew, if something has happened."
+    )
+    journal_origin: str = Field(
+        default="",
+        pattern=r"^[^\s+\x00-\x1f]{0,200}$",
+        description="The journal's name in its checkpoints, such as `example.com/journal`, taken when its first "
+        "key is made and kept from then on. Default: a name by chance.",
+    )
 
     @model_validator(mode="after")
     def _database_is_one_we_speak(self) -> Self:

@@ -11,14 +11,15 @@ from collections.abc import Iterable
 from galerne.billing.documents.document import Document, Payment
 from galerne.billing.documents.validation import Finding
 
+_WARNINGS = frozenset({"BR-DE-19", "BR-DE-27", "BR-DE-28"})
 _LEITWEG = re.compile(r"[0-9]{2,12}(-[0-9A-Z]{1,30})?-[0-9]{2}")
 _EMAIL = re.compile(r"[^@\s]+@([^@.\s]+\.)+[^@.\s]+")
 
 
 def xrechnung_faults(document: Document) -> tuple[Finding, ...]:
-    """The rules that this document breaks as an XRechnung; nothing if it may be one."""
+    """The rules that this document breaks as an XRechnung, with KoSIT's severities; nothing if it may be one."""
     return tuple(
-        Finding(rule=rule, location=location, text=text, severity="fatal")
+        Finding(rule=rule, location=location, text=text, severity="warning" if rule in _WARNINGS else "fatal")
         for rule, location, text, broken in _rules(document)
         if broken
     )

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -17,6 +17,7 @@ from galerne.kernel import Database, Ids
 
 _MEMORY = Path("/dev/shm")
 _ENOUGH_BYTES = 2 << 30
+_MOST_CPU_S = 10.0
 
 
 def _in_memory() -> bool:
@@ -55,6 +56,16 @@ class Copies:
                 await connection.execute(statement)
         finally:
             await connection.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, object]:
+    before_s = _cpu_s()
+    result = yield
+    used_s = _cpu_s() - before_s
+    may_be_slow = any(item.get_closest_marker(name) for name in ("slow_ok", "timeout"))
+    assert may_be_slow or used_s <= _MOST_CPU_S, f"a test has {_MOST_CPU_S} s of processor time; this took {used_s:.1f}"
+    return result
 
 
 @pytest.fixture(scope="session")
@@ -126,3 +137,8 @@ async def _migrated(url: str) -> None:
     database = Database(url)
     await database.migrate()
     await database.close()
+
+
+def _cpu_s() -> float:
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system

@@ -48,26 +48,26 @@ async def _ask(spec: EngineSpec, tokens: int = 3) -> int:
             return (await response.json())["usage"]["completion_tokens"]
 
 
-@pytest.mark.timeout(40)  # starts an engine twice
+@pytest.mark.timeout(120)  # starts an engine twice
 async def test_killed_engine_is_started_again_and_answers_within_seconds(
     supervisor: Supervisor, spec: EngineSpec
 ) -> None:
     await supervisor.start([spec])
-    assert await supervisor.wait_ready("tiny", 20)
+    assert await supervisor.wait_ready("tiny", 60)
     assert await _ask(spec) == 3
     (pid,) = _pids(spec.socket)
     os.kill(pid, signal.SIGKILL)
     begun = time.monotonic()
     while supervisor.replica("tiny").ready:
         await asyncio.sleep(0.01)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 10
     assert supervisor.replica("tiny").last_error == "was ended by SIGKILL"
-    assert await supervisor.wait_ready("tiny", 15)
+    assert await supervisor.wait_ready("tiny", 60)
     assert await _ask(spec) == 3
     assert supervisor.replica("tiny").restarts == 1
 
 
-@pytest.mark.timeout(40)  # starts an engine several times
+@pytest.mark.timeout(120)  # starts an engine several times
 async def test_engine_that_cannot_start_backs_off_and_says_why(
     supervisor: Supervisor, spec: EngineSpec, tmp_path: Path
 ) -> None:
@@ -82,13 +82,14 @@ async def test_engine_that_cannot_start_backs_off_and_says_why(
     assert "exit code 1" in failed.last_error
 
 
-@pytest.mark.timeout(40)  # starts an engine
+@pytest.mark.timeout(120)  # starts an engine
 async def test_stop_lets_running_requests_finish(supervisor: Supervisor, spec: EngineSpec, brise_model: Path) -> None:
     spec = replace(spec, model_dir=brise_model)
     await supervisor.start([spec])
-    assert await supervisor.wait_ready("tiny", 20)
+    assert await supervisor.wait_ready("tiny", 60)
     asking = [asyncio.create_task(_ask(spec, 700)) for _ in range(2)]
-    await asyncio.sleep(0.2)
+    engine = Engine(spec.socket, 0)
+    await asyncio.to_thread(wait_until, lambda: engine.metric("galerne_engine_requests_running") == 2, 20)
     assert not any(request.done() for request in asking)
     await supervisor.stop()
     assert await asyncio.gather(*asking) == [700, 700]
@@ -96,14 +97,14 @@ async def test_stop_lets_running_requests_finish(supervisor: Supervisor, spec: E
     assert _pids(spec.socket) == []
 
 
-@pytest.mark.timeout(40)  # starts an engine
+@pytest.mark.timeout(120)  # starts an engine
 async def test_unknown_engine_is_not_found(supervisor: Supervisor) -> None:
     with pytest.raises(NotFound):
         supervisor.replica("other")
     assert supervisor.replicas() == []
 
 
-@pytest.mark.timeout(40)  # starts a parent that starts an engine
+@pytest.mark.timeout(120)  # starts a parent that starts an engine
 def test_engine_ends_when_its_parent_is_killed(spec: EngineSpec) -> None:
     program = f"""
 import asyncio
@@ -115,7 +116,7 @@ async def main():
     supervisor = Supervisor(SystemClock())
     spec = EngineSpec("tiny", Path({str(spec.model_dir)!r}), Path({str(spec.socket)!r}), Path({str(spec.cache)!r}))
     await supervisor.start([spec])
-    assert await supervisor.wait_ready("tiny", 30)
+    assert await supervisor.wait_ready("tiny", 60)
     print("ready", flush=True)
     await asyncio.sleep(60)
 

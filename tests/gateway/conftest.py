@@ -56,7 +56,7 @@ async def gateway_on_both(database: Database, engine: MockEngine) -> AsyncGenera
 async def impatient(sqlite: Database, engine: MockEngine) -> AsyncGenerator[Installation]:
     """A gateway that waits for an engine no longer than a test can."""
     replica = Replica(id="r", base_url=engine.base_url)
-    async with running_gateway(sqlite, replica, MODELS, idle_timeout_s=0.4, first_byte_timeout_s=0.6) as running:
+    async with running_gateway(sqlite, replica, MODELS, idle_timeout_s=1.0, first_byte_timeout_s=1.5) as running:
         yield running
 
 

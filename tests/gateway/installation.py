@@ -102,7 +102,7 @@ class Installation:
 
     async def settled(self, count: int) -> list[Any]:
         """The usage events once there are `count` of them."""
-        for _ in range(200):
+        for _ in range(1_500):
             events = await self.usage()
             if len(events) >= count:
                 return events

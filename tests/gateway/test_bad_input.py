@@ -267,8 +267,9 @@ async def test_a_revoked_key_stops_working_within_two_seconds(gateway_on_both: I
     began = asyncio.get_running_loop().time()
     status, error = 200, {}
     while status == 200:
+        asked = asyncio.get_running_loop().time()
         status, error, _ = await gateway.post(CHAT, chat(), key=key)
-    assert asyncio.get_running_loop().time() - began < 2
+        assert status != 200 or asked - began < 2
     assert (status, error["code"]) == (401, "revoked_api_key")
 
 

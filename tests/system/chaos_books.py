@@ -37,8 +37,8 @@ _LEFT = {
     "nano-units still pending": "SELECT coalesce(sum(debits_pending_nano + credits_pending_nano), 0)"
     " FROM ledger_accounts",
     "requests still under way": "SELECT count(*) FROM gateway_progress",
-    "leases still out": "SELECT count(*) FROM limit_leases",
 }
+_LEASES = "SELECT holder, count(*) FROM limit_leases GROUP BY holder"
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,12 @@ async def read_books(database: Database) -> Books:
 
 
 async def left_over(database: Database, data: Path, living: int) -> list[str]:
-    """What waits to be settled or given back: rows, and files beyond those of `living` processes."""
+    """What waits to be settled or given back: rows, but the leases of who lives, and files beyond `living` of them."""
     async with database.reading() as session:
         counts = {name: (await session.execute(text(sql))).scalar_one() for name, sql in _LEFT.items()}
+        leases = {row[0]: int(row[1]) for row in await session.execute(text(_LEASES))}
+    holders = _holders(data) if living else frozenset()
+    counts["leases still out"] = sum(count for holder, count in leases.items() if holder not in holders)
     return [f"{int(count)} {name}" for name, count in counts.items() if count] + _files_left(data, living)
 
 
@@ -106,6 +109,10 @@ def discrepancies(books: Books, received: Iterable[Received], sent: Mapping[str,
     found += [f"{name}: journalled and not metered" for name in books.actions if name not in books.usage]
     found += [f"{name}: paid and not metered" for name in books.paid if name not in books.usage]
     return found + _sums(books)
+
+
+def _holders(data: Path) -> frozenset[str]:
+    return frozenset(each.stem.removeprefix("flights-") for each in data.glob("flights-*.bin"))
 
 
 def _files_left(data: Path, living: int) -> list[str]:

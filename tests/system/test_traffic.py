@@ -19,7 +19,7 @@ async def test_streams_cut_by_the_client_are_billed_for_what_was_sent(server: Se
     async with session(server, key.secret) as http:
         wanted = {"max_tokens": 1500, "min_tokens": 1500}
         received = await at_once(*(stream(http, cut_after=3 + number % 5, **wanted) for number in range(STREAMS)))
-    wait_for(lambda: server.metric("galerne_gateway_in_flight") == 0, 10, "no request is under way")
+    wait_for(lambda: server.metric("galerne_gateway_in_flight") == 0, 30, "no request is under way")
     rows = {row["id"]: row for row in server.usage(key)}
     assert len(rows) == STREAMS
     assert {one.request_id for one in received} == set(rows)
@@ -56,7 +56,7 @@ async def test_an_answer_that_nobody_waits_for_is_stopped_too(server: Server) ->
     async with session(server, key.secret) as http:
         with pytest.raises(TimeoutError):
             await http_post_for(http, 0.4)
-    wait_for(lambda: len(server.usage(key)) == 1, 10, "the usage of the request that was left")
+    wait_for(lambda: len(server.usage(key)) == 1, 30, "the usage of the request that was left")
     (row,) = server.usage(key)
     assert (row["outcome"], row["partial"], row["streamed"]) == ("cancelled", True, False)
 

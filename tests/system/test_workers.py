@@ -58,9 +58,8 @@ def test_every_worker_runs_inference_on_the_embedded_engines_and_one_scrape_show
         statuses = list(callers.map(lambda _: many.chat(key=key.secret).status, range(CALLS)))
     assert statuses == [200] * CALLS
     assert len(many.usage(key)) == CALLS
-    by = answered_by(many)
-    assert set(by) == {"1", "2", "3"}
-    assert sum(by.values()) == before + CALLS
+    wait_for(lambda: sum(answered_by(many).values()) == before + CALLS, 20, "the figures, which follow the answers")
+    assert set(answered_by(many)) == {"1", "2", "3"}
     text = figures(many)
     helps = re.findall(r"^# HELP (\S+)", text, re.M)
     assert len(helps) == len(set(helps)), "each family is there once"
@@ -83,7 +82,7 @@ def test_the_control_plane_and_readiness_are_the_same_whichever_worker_answers(m
 def test_a_worker_that_is_killed_is_replaced_and_new_callers_notice_nothing(many: Server) -> None:
     victim = workers(many)[0]
     signal_to(victim, signal.SIGKILL)
-    wait_for(lambda: has_gone(victim), 5, "the worker is gone")
+    wait_for(lambda: has_gone(victim), 20, "the worker is gone")
     assert {many.chat().status for _ in range(20)} == {200}
     wait_for(lambda: len(workers(many)) == WORKERS - 1, 20, "another one runs")
     wait_for(lambda: len(answering(many)) == WORKERS, 20, "it tells its figures")
@@ -95,7 +94,7 @@ def test_what_a_killed_worker_had_delivered_is_metered_by_its_successor(many: Se
     with upstream(slowly()) as other, ThreadPoolExecutor(STREAMS) as callers:
         many.add_upstream("slow", other.url)
         ends = [callers.submit(streamed, many, "slow", key.secret) for _ in range(STREAMS)]
-        wait_for(lambda: len(other.received) == STREAMS, 10, "all have begun")
+        wait_for(lambda: len(other.received) == STREAMS, 30, "all have begun")
         time.sleep(0.3)
         signal_to(workers(many)[0], signal.SIGKILL)
         whole = sum(end.result().endswith("data: [DONE]\n\n") for end in ends)
@@ -110,7 +109,7 @@ def test_what_a_killed_worker_had_delivered_is_metered_by_its_successor(many: Se
 def test_an_engine_that_is_killed_is_back_for_every_worker(many: Server) -> None:
     for engine in many.engines():
         signal_to(engine, signal.SIGKILL)
-    wait_for(lambda: any(not_ready(many) for _ in range(5)), 10, "somebody noticed")
+    wait_for(lambda: any(not_ready(many) for _ in range(5)), 30, "somebody noticed")
     wait_for(lambda: not any(not_ready(many) for _ in range(20)), 60, "all have their engines back")
     assert {many.chat().status for _ in range(20)} == {200}
 
@@ -128,7 +127,7 @@ def test_streams_under_way_at_every_worker_end_whole_after_sigterm(tmp_path: Pat
         server.add_upstream("remote", other.url)
         with ThreadPoolExecutor(STREAMS) as callers:
             ends = [callers.submit(streamed, server, "remote") for _ in range(STREAMS)]
-            wait_for(lambda: len(other.received) == STREAMS, 10, "all have begun")
+            wait_for(lambda: len(other.received) == STREAMS, 30, "all have begun")
             by = set(answered_while_flying(server))
             server.process.send_signal(signal.SIGTERM)
             texts = [end.result() for end in ends]
@@ -147,7 +146,7 @@ def test_workers_end_with_a_server_that_is_killed(tmp_path: Path) -> None:
     finally:
         server.kill()
     assert len(left) == 1
-    wait_for(lambda: not is_running(left[0]), 10, "the worker has ended too")
+    wait_for(lambda: not is_running(left[0]), 30, "the worker has ended too")
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         free.bind(server.host_and_port)
@@ -180,7 +179,7 @@ def test_a_gateway_answers_inference_and_the_list_of_models_and_nothing_else(man
             assert gateway.call("GET", path).status == 404
         assert gateway.call("GET", "/healthz", key=None).status == 200
         assert gateway.call("GET", "/readyz", key=None).json == {"status": "ready", "parts": {"database": "ready"}}
-        assert gateway.metric("galerne_gateway_requests_total", status="200") == 3
+        wait_for(lambda: gateway.metric("galerne_gateway_requests_total", status="200") == 3, 20, "three are counted")
         assert "worker=" not in figures(gateway)
 
 

@@ -135,7 +135,7 @@ class Probing:
         return {each.id: each.state for each in self.book.snapshot(SystemClock().monotonic())}
 
 
-async def until(condition: Callable[[], bool], limit_s: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
     for _ in range(round(limit_s * 100)):
         if condition():
             return

@@ -43,6 +43,7 @@ ROUTERS = (
     billing.rating_router,
     billing.subscriptions_router,
     billing.contracts_router,
+    billing.budgets_router,
     ledger.router,
     metering.router,
     journal_routes.router,

@@ -27,6 +27,7 @@ COMMANDS = {
     "rating": "Rate usage, show what has no price, re-rate.",
     "plans": "List and publish the plans that an organisation may have.",
     "subscriptions": "Subscribe organisations to plans, change that, list charges.",
+    "budgets": "Set budgets, give alerts, show costs to cost centres.",
     "contracts": "Draft, preview, sign and renew contracts.",
     "credits": "Grant and list credit, check the books.",
     "limits": "Set, list and remove limits.",

@@ -23,7 +23,7 @@ CUT = "cut"
 class Mixture:
     """A load on one server: callers choose among `keys`, which grow meanwhile, and `limited_keys` are always used up.
 
-    `outcomes` counts, by kind of request, the status or what else became of it.
+    `outcomes` counts, by kind of request, the status or what else became of it; who reads `most_at_once` sets it back.
     """
 
     server: Target
@@ -32,6 +32,7 @@ class Mixture:
     dice: random.Random
     outcomes: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
     at_once: int = 0
+    most_at_once: int = 0
     _free: list[Connection] = field(default_factory=list[Connection])
 
     async def run(self, per_second: float, seconds: float) -> None:
@@ -45,8 +46,21 @@ class Mixture:
                 (name,) = self.dice.choices(names, weights)
                 group.create_task(self._counted(name, kinds[name][1]))
                 number += 1
+
+    def close(self) -> None:
+        """Hang up."""
         for connection in self._free:
             connection.close()
+
+    async def all_at_once(self, count: int) -> None:
+        """So many requests together, of every kind, drawn like the others; returns when all are answered."""
+        kinds = self._kinds()
+        names = self.dice.choices(list(kinds), [weight for weight, _ in kinds.values()], k=count)
+        await asyncio.gather(*(self._counted(name, kinds[name][1]) for name in names))
+
+    def count(self, kind: str, outcome: str) -> None:
+        """Note what became of one request."""
+        self.outcomes.setdefault(kind, Counter())[outcome] += 1
 
     def _kinds(self) -> dict[str, tuple[int, Callable[[], Awaitable[str]]]]:
         return {
@@ -64,6 +78,7 @@ class Mixture:
         outcome = HUNG
         if self.at_once < _MOST_AT_ONCE:
             self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
             try:
                 async with asyncio.timeout(_PATIENCE_S):
                     outcome = await act()
@@ -71,7 +86,7 @@ class Mixture:
                 pass
             finally:
                 self.at_once -= 1
-        self.outcomes.setdefault(kind, Counter())[outcome] += 1
+        self.count(kind, outcome)
 
     async def _short(self) -> str:
         return await self._ask(self._caller().request(SHORT, stream=False))

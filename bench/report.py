@@ -12,7 +12,7 @@ LOG = Path(__file__).parents[1] / "docs" / "log.md"
 class Report:
     """One benchmark's result: what was measured how, columns, rows and remarks.
 
-    `failed` says that something was found which must not be.
+    `drawing` is shown below the table as it is. `failed` says that something was found which must not be.
     """
 
     title: str
@@ -21,6 +21,7 @@ class Report:
     rows: Sequence[Sequence[str]]
     remarks: Sequence[str] = ()
     failed: bool = False
+    drawing: str = ""
 
     def text(self) -> str:
         """The result in Markdown, the table in aligned columns."""
@@ -28,7 +29,8 @@ class Report:
         rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
         table = [_line(row, widths) for row in (self.columns, rule, *self.rows)]
         remarks = [f"- {remark}" for remark in self.remarks]
-        parts = [self.how, "\n".join(table), *(["\n".join(remarks)] if remarks else [])]
+        drawn = [f"```text\n{self.drawing}\n```"] if self.drawing else []
+        parts = [self.how, "\n".join(table), *drawn, *(["\n".join(remarks)] if remarks else [])]
         return "\n\n".join(parts) + "\n"
 
 

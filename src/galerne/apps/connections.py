@@ -60,6 +60,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
         for gone in self._gone:
             gone.tell()
+        self._forget_requests()
 
     def data_received(self, data: bytes) -> None:
         if not self._awaits_head:
@@ -154,6 +155,13 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self.transport.abort()
+
+    def _forget_requests(self) -> None:
+        # Each holds this connection, so that together they would wait for the collector of cycles, and be many.
+        self.pipeline.clear()
+        self._gone.clear()
+        self._direct = None
+        self.cycle = cast(RequestResponseCycle, None)
 
 
 def most_connections() -> int:

@@ -37,7 +37,11 @@ class DirectCaller(Caller):
         self.keep_alive = True
         self.response_complete = False
         self.disconnected = False
-        self.message_event = self
+
+    @property
+    def message_event(self) -> "DirectCaller":
+        """uvicorn: what to `set`. An attribute would be a reference to itself, which only the collector finds."""
+        return self
 
     def set(self) -> None:
         """uvicorn: something has come, or the connection is gone."""

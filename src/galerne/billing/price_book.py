@@ -129,7 +129,7 @@ def conditions_of(tier: str) -> tuple[str, bool]:
 
 
 class PriceBook:
-    """Rates, modifiers and who has which list, to be asked for a price."""
+    """Rates, modifiers and who has which list, to be asked for a price. Books that say the same are equal."""
 
     def __init__(
         self, rates: Iterable[Rate], modifiers: Iterable[Modifier] = (), assignments: Iterable[Assignment] = ()
@@ -149,6 +149,16 @@ class PriceBook:
     def plus(self, rates: Iterable[Rate], modifiers: Iterable[Modifier]) -> "PriceBook":
         """The same with more in it."""
         return PriceBook((*self.rates, *rates), (*self.modifiers, *modifiers), self._assignments)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PriceBook) and self._said == other._said
+
+    def __hash__(self) -> int:
+        return hash(self._said)
+
+    @property
+    def _said(self) -> tuple[object, ...]:
+        return self.rates, self.modifiers, self._assignments
 
     def chain(self, organisation_id: str, plan: str, at: datetime) -> tuple[str, ...]:
         """An organisation's price lists, the one asked first in front: its own, its plan's, the default."""

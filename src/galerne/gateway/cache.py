@@ -8,11 +8,17 @@ from typing import Generic, TypeVar
 
 from galerne.kernel import Clock, GalerneError, Unavailable
 
-__all__ = ["FreshCache"]
+__all__ = ["MOST_LOADING", "MOST_REFUSALS", "FreshCache"]
 
 K = TypeVar("K", bound=Hashable)
 A = TypeVar("A")
 V = TypeVar("V")
+
+MOST_REFUSALS = 2_000
+"""How many refusals one cache remembers at most: 0.5 kB each."""
+
+MOST_LOADING = 512
+"""How many loads of one cache run at once: 20 kB each. Whoever comes beyond would not be served in time anyhow."""
 
 _OUTAGE_PAUSE_S = 1.0
 _PATIENCE_S = 1.0
@@ -31,7 +37,10 @@ class FreshCache(Generic[K, A, V]):
 
     Where `load` cannot tell (an error of 500 or more) a value is trusted for `outage_s` instead, and asked for again at
     most each second. Refusals (`GalerneError`) are remembered for `refusal_s`, in a cache of their own, so that a flood
-    of wrong keys cannot push out the right ones. Any other failure of `load` is not remembered.
+    of wrong keys cannot push out the right ones; with 0 they are not. Any other failure of `load` is not remembered.
+
+    It holds at most `capacity` values, and as many refusals up to `MOST_REFUSALS`: those that were read last,
+    and of them only what may still be trusted, for each that comes drops those that are too old.
     """
 
     def __init__(
@@ -49,10 +58,13 @@ class FreshCache(Generic[K, A, V]):
         self._staleness_s = staleness_s
         self._refusal_s = refusal_s
         self._capacity = capacity
+        self._most_refusals = min(capacity, MOST_REFUSALS)
         self._outage_s = outage_s
+        self._trusted_s = max(staleness_s, outage_s)
         self._values: OrderedDict[K, _Entry[V]] = OrderedDict()
         self._refusals: OrderedDict[K, _Entry[V]] = OrderedDict()
         self._loading: dict[K, asyncio.Task[V]] = {}
+        self._running = 0
         self._hanging = False
 
     async def get(self, key: K, argument: A) -> V:
@@ -71,19 +83,22 @@ class FreshCache(Generic[K, A, V]):
             and now_s - refusal.read_at_s < self._refusal_s
             and isinstance(refusal.value, GalerneError)
         ):
-            raise _again(refusal.value)
+            raise refusal.value.again()
         task = self._loading.get(key)
         if task is None:
+            if self._running >= MOST_LOADING:
+                return self._kept(key, now_s, _away())
+            self._running += 1
             task = self._loading[key] = asyncio.create_task(self._read(key, argument))
             task.add_done_callback(lambda done: self._loaded(key, done))
         # Waited for only: one caller that hangs up must not fail the others that wait for the same key.
         patience_s = 0.0 if self._hanging and key in self._values else _PATIENCE_S
         if not task.done() and not (await asyncio.wait((task,), timeout=patience_s))[0]:
             return self._instead(key, task)
-        try:
-            return task.result()
-        except GalerneError as error:
-            raise _again(error) from None
+        error = task.exception()
+        if isinstance(error, GalerneError):
+            raise error.again()
+        return task.result()
 
     def __len__(self) -> int:
         return len(self._values) + len(self._refusals)
@@ -95,12 +110,15 @@ class FreshCache(Generic[K, A, V]):
         except GalerneError as error:
             if error.status < 500:
                 self._values.pop(key, None)
-                self._store(self._refusals, key, _Entry(_again(error), read_at_s, read_at_s))
+                if self._refusal_s > 0:
+                    refusal: _Entry[V] = _Entry(error.again(), read_at_s, read_at_s)
+                    _store(self._refusals, key, refusal, self._most_refusals, read_at_s - self._refusal_s)
                 raise
             return self._kept(key, read_at_s, error)
         self._hanging = False
         self._refusals.pop(key, None)
-        self._store(self._values, key, _Entry(value, read_at_s, read_at_s))
+        entry: _Entry[V] = _Entry(value, read_at_s, read_at_s)
+        _store(self._values, key, entry, self._capacity, read_at_s - self._trusted_s)
         return value
 
     def _instead(self, key: K, hanging: asyncio.Task[V]) -> V:
@@ -108,8 +126,7 @@ class FreshCache(Generic[K, A, V]):
         # What hangs may hang for ever, though the database is back: after a while somebody asks again.
         if self._loading.get(key) is hanging:
             asyncio.get_running_loop().call_later(_GIVEN_UP_S, self._give_up, key, hanging)
-        away = Unavailable("The database does not answer.", code="database_unavailable", retry_after_s=1)
-        return self._kept(key, self._clock.monotonic(), away)
+        return self._kept(key, self._clock.monotonic(), _away())
 
     def _give_up(self, key: K, hanging: asyncio.Task[V]) -> None:
         if self._loading.get(key) is hanging:
@@ -120,24 +137,25 @@ class FreshCache(Generic[K, A, V]):
         entry = self._values.get(key)
         if entry is None or isinstance(entry.value, GalerneError) or now_s - entry.first_s >= self._outage_s:
             self._values.pop(key, None)
-            raise error
+            raise error.again()
         again_s = now_s - self._staleness_s + min(self._staleness_s, _OUTAGE_PAUSE_S)
         self._values[key] = _Entry(entry.value, again_s, entry.first_s)
         return entry.value
 
     def _loaded(self, key: K, task: asyncio.Task[V]) -> None:
+        self._running -= 1
         if self._loading.get(key) is task:
             del self._loading[key]
         if not task.cancelled():
             task.exception()  # retrieved, for every caller may have hung up meanwhile
 
-    def _store(self, entries: OrderedDict[K, _Entry[V]], key: K, entry: _Entry[V]) -> None:
-        entries[key] = entry
-        entries.move_to_end(key)
-        while len(entries) > self._capacity:
-            entries.popitem(last=False)
+
+def _away() -> Unavailable:
+    return Unavailable("The database does not answer.", code="database_unavailable", retry_after_s=1)
 
 
-def _again(error: GalerneError) -> GalerneError:
-    # A new one each time: raising one exception object for many callers would chain their tracebacks together.
-    return type(error)(error.message, code=error.code, param=error.param, retry_after_s=error.retry_after_s)
+def _store(entries: OrderedDict[K, _Entry[V]], key: K, entry: _Entry[V], capacity: int, since_s: float) -> None:
+    entries[key] = entry
+    entries.move_to_end(key)
+    while len(entries) > capacity or next(iter(entries.values())).first_s < since_s:
+        entries.popitem(last=False)

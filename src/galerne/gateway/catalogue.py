@@ -8,7 +8,10 @@ from galerne.gateway.cache import FreshCache
 from galerne.kernel import Clock, Database, NotFound, Unavailable
 from galerne.models import Model, find_model
 
-__all__ = ["Catalogue", "model_reader"]
+__all__ = ["MOST_MODELS", "Catalogue", "model_reader"]
+
+MOST_MODELS = 1_000
+"""How many names of models are at hand: 1.3 kB each, beside what their descriptions hold."""
 
 _STALENESS_S = 1.0
 
@@ -32,7 +35,12 @@ class Catalogue:
     """Models by id or alias."""
 
     def __init__(
-        self, read: Callable[[str], Awaitable[Model]], clock: Clock, *, outage_s: float = 0.0, capacity: int = 1_000
+        self,
+        read: Callable[[str], Awaitable[Model]],
+        clock: Clock,
+        *,
+        outage_s: float = 0.0,
+        capacity: int = MOST_MODELS,
     ) -> None:
         self._models: FreshCache[str, str, Model] = FreshCache(
             read, clock, staleness_s=_STALENESS_S, refusal_s=0.0, capacity=capacity, outage_s=outage_s

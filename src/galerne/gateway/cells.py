@@ -14,10 +14,24 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-__all__ = ["MOST_CELLS", "OTHER", "Buckets", "CellCollector", "Cells", "Family", "Number", "Readings", "counting"]
+__all__ = [
+    "MOST_CELLS",
+    "MOST_HISTOGRAMS",
+    "OTHER",
+    "Buckets",
+    "CellCollector",
+    "Cells",
+    "Family",
+    "Number",
+    "Readings",
+    "counting",
+]
 
 MOST_CELLS = 2_000
 """How many label sets one family may have; whatever comes later is counted under labels that all say `other`."""
+
+MOST_HISTOGRAMS = 500
+"""The same for a histogram, of which each takes a kilobyte, and 20 lines of a scrape."""
 
 OTHER = "other"
 
@@ -87,11 +101,12 @@ C = TypeVar("C", Number, Buckets)
 
 
 class Cells(Generic[C]):
-    """One family's cells by their labels' values, at most `MOST_CELLS` of them and one for all others."""
+    """One family's cells by their labels' values, at most `MOST_CELLS` or `MOST_HISTOGRAMS`, and one for all others."""
 
     def __init__(self, family: Family, make: Callable[[], C]) -> None:
         self.family = family
         self._make = make
+        self._most = MOST_HISTOGRAMS if family.kind == "histogram" else MOST_CELLS
         self._cells: dict[tuple[str, ...], C] = {}
         if not family.labels:
             self.at()  # a counter without labels is there from the start, so that its rate is known from its first step
@@ -100,7 +115,7 @@ class Cells(Generic[C]):
         """The cell with these labels, made when it is first asked for."""
         found = self._cells.get(labels)
         if found is None:
-            if len(self._cells) >= MOST_CELLS:
+            if len(self._cells) >= self._most:
                 labels = (OTHER,) * len(labels)
             found = self._cells.setdefault(labels, self._make())
         return found

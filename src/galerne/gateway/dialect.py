@@ -10,6 +10,8 @@ Dialect = Literal["openai", "mistral"]
 
 MOUNTS: dict[str, Dialect] = {"/openai/v1/": "openai", "/mistral/v1/": "mistral"}
 """Below what a dialect is forced."""
+
+_LONGEST_AGENT = 200
 # Fields that only one of the two published specifications has.
 _MISTRAL_ONLY = frozenset(
     {"random_seed", "safe_prompt", "prompt_mode", "guardrails", "output_dimension", "output_dtype"}
@@ -27,9 +29,13 @@ def split_mount(path: str) -> tuple[Dialect | None, str]:
     return None, path
 
 
-@lru_cache(1_000)
 def dialect_of_agent(user_agent: str) -> Dialect | None:
     """The dialect of the official clients, told by `User-Agent` as openai 3.54 and mistralai 3.7 send it."""
+    return _dialect_of_agent(user_agent[:_LONGEST_AGENT])
+
+
+@lru_cache(256)
+def _dialect_of_agent(user_agent: str) -> Dialect | None:
     agent = user_agent.lower()
     if agent.startswith(("mistral-client-", "speakeasy-sdk/")) and "mistral" in agent:
         return "mistral"

@@ -23,7 +23,7 @@ __all__ = ["Dispatcher", "Seat"]
 _RETRY_WHEN_STARTING_S = 2.0
 _TENANT_SHARE = 0.5
 _REPLICAS_KNOWN_S = 0.1
-_MOST_MODELS = 10_000
+_MOST_MODELS = 1_000
 _EXPECTED_OUTPUT = 256
 _FAILURES = {
     "upstream_unreachable": Failure.UNREACHABLE,
@@ -72,7 +72,7 @@ class _Ticket:
         self.tried = tried
         self.place = place
         self.line = line
-        self.seated: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
+        self.seated: asyncio.Future[Seat | GalerneError] = asyncio.get_running_loop().create_future()
 
 
 class _Line:
@@ -258,9 +258,13 @@ class Dispatcher:
         except asyncio.CancelledError:
             if line.waiting.pop(ticket.place.id, None) is not None:
                 line.queue.remove(ticket.place.id)
-            elif ticket.seated.done() and not ticket.seated.cancelled() and ticket.seated.exception() is None:
-                ticket.seated.result().leave(Tally(0, 0.0))
+            elif ticket.seated.done() and not ticket.seated.cancelled():
+                found = ticket.seated.result()
+                if isinstance(found, Seat):
+                    found.leave(Tally(0, 0.0))
             raise
+        if isinstance(seat, GalerneError):
+            raise seat.again()
         waited_s = self._now_s() - began_s
         admitted.arrival.queued_s += waited_s
         self._metrics.waited(admitted.model.id, admitted.tier, waited_s)
@@ -283,7 +287,7 @@ class Dispatcher:
                 ticket.seated.set_result(self._sit(ticket.admitted, found, ticket))
             else:
                 line.queue.correct(ticket.place, 0)
-                ticket.seated.set_exception(_refusal(found, ticket.admitted))
+                ticket.seated.set_result(_refusal(found, ticket.admitted))
 
     def _watch_deadline(self, line: _Line) -> None:
         if line.timer is not None:
@@ -309,7 +313,7 @@ class Dispatcher:
         self._metrics.queue_refused("queue_full" if reason == "queue_full" else "deadline")
         ticket = line.waiting.pop(place_id, None)
         if ticket is not None and not ticket.seated.done():
-            ticket.seated.set_exception(error)
+            ticket.seated.set_result(error)
 
     def _depths(self) -> dict[tuple[str, str], int]:
         return {

@@ -76,7 +76,7 @@ class EngineAnswer:
         silence.
         """
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.again()
         while not self._done:
             read = await self._read()
             data = self._splitter.feed(read) if read else self._splitter.end()
@@ -101,7 +101,7 @@ class EngineAnswer:
             await self._response.hand_over(came)
             self._waiting_since_s, self._read_at_s = None, monotonic()
             if self._defect is not None:
-                raise self._defect
+                raise self._take_defect()
             if self._behind:
                 self._behind = False
                 await caught_up()
@@ -125,6 +125,11 @@ class EngineAnswer:
             self._defect = error
             return False
         return not (self._behind or self._done or self._failure is not None)
+
+    def _take_defect(self) -> Exception:
+        # It holds the frames that it went through, and they hold this: kept, both would wait for the collector.
+        defect, self._defect = self._defect, None
+        return defect or UpstreamFailed("The engine's answer could not be read.")
 
     def close(self) -> None:
         """Stop watching, and hang up unless the engine had ended its answer by itself."""
@@ -186,7 +191,7 @@ class EngineAnswer:
         except GalerneError as error:
             if not chunks:
                 raise
-            self._failure = error  # what came before it is good and goes out first
+            self._failure = error.again()  # what came before it is good and goes out first
         return chunks
 
     def _chunk(self, data: bytes) -> Chunk:

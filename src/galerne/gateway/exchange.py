@@ -76,7 +76,9 @@ class Engines:
                 await caller.caught_up()
             await visit.answer.relay(take, caller.caught_up)
         except asyncio.CancelledError as error:
-            raise visit.ended(error) from error
+            if visit.answer.stalled:
+                raise HungUp("The client has stopped reading.") from error
+            raise
         except GalerneError as error:
             visit.seat.failed(error)
             raise
@@ -95,7 +97,9 @@ class Engines:
                     assembler.add(chunk)
                 chunks = await visit.answer.read()
         except asyncio.CancelledError as error:
-            raise visit.ended(error) from error
+            if visit.answer.stalled:
+                raise HungUp("The client has stopped reading.") from error
+            raise
         except GalerneError as error:
             visit.seat.failed(error)
             raise
@@ -208,13 +212,12 @@ class Engines:
             if answer.status == 200:
                 return answer
             async with asyncio.timeout(self._first_byte_s):
-                refused = await refusal(answer)
+                raise await refusal(answer)
         except ConnectFailed:
             tally.reached = before
             raise
         except TimeoutError as error:
             raise UpstreamTimedOut("The engine took too long.") from error
-        raise refused
 
 
 def _pass_on(writer: StreamWriter, tally: Tally, caller: Caller, headers: Headers, chunks: list[Chunk]) -> bool:
@@ -237,9 +240,6 @@ class _Visit:
         self.seat = seat
         self.answer = answer
         self.first = first
-
-    def ended(self, cancelled: asyncio.CancelledError) -> BaseException:
-        return HungUp("The client has stopped reading.") if self.answer.stalled else cancelled
 
     def leave(self, tally: Tally) -> None:
         self.answer.close()

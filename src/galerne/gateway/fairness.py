@@ -37,7 +37,7 @@ class FairQueue:
     first comes first. Everything but `position` costs O(log n) amortised.
     """
 
-    def __init__(self, capacity: int, per_tenant_share: float, remembered: int = 10_000) -> None:
+    def __init__(self, capacity: int, per_tenant_share: float, remembered: int = 1_000) -> None:
         invariant(capacity >= 1 and 0 < per_tenant_share <= 1, "a queue has places, and a tenant a share of them")
         self.capacity = capacity
         self.per_tenant = max(1, int(capacity * per_tenant_share))

@@ -10,7 +10,10 @@ from galerne.gateway.cache import FreshCache
 from galerne.identity import KeyGrant, resolve_key
 from galerne.kernel import Clock, Database, Unauthenticated, Unavailable
 
-__all__ = ["KeyCache", "key_reader", "presented_key"]
+__all__ = ["MOST_KEYS", "KeyCache", "key_reader", "presented_key"]
+
+MOST_KEYS = 10_000
+"""How many keys are at hand, and known in an outage: 1 kB each."""
 
 _LONGEST_KEY = 512
 
@@ -57,7 +60,7 @@ class KeyCache:
         *,
         staleness_s: float,
         outage_s: float = 0.0,
-        capacity: int = 10_000,
+        capacity: int = MOST_KEYS,
     ) -> None:
         self._clock = clock
         self._grants: FreshCache[bytes, str, KeyGrant] = FreshCache(

@@ -23,7 +23,9 @@ from galerne.metering import LeaseBook, PoolSpec, Short, Standing, Take, Taken, 
 __all__ = ["Answers", "Ask", "InsufficientQuota", "Need", "Orders", "Reservations", "Reserved"]
 
 _MOST_ROUNDS = 256
-_MOST_BOOKS = 100_000
+MOST_BOOKS = 20_000
+"""How many limits are in use at once, those of the last two seconds counted: 0.5 kB each."""
+
 _RENEW_SHARE = 3
 _PATIENCE_S = 2.0  # a database may hang; then what is at hand must do
 _KINDS: Mapping[str, LimitKind] = {
@@ -76,10 +78,10 @@ class Reserved:
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """A request that found too little at hand; `served` becomes True once everything is reserved for it."""
+    """A request that found too little at hand; `served` becomes True once everything is reserved for it, or why not."""
 
     reserved: Reserved
-    served: asyncio.Future[bool]
+    served: asyncio.Future[bool | GalerneError]
     rounds: int = 0
 
 
@@ -327,12 +329,12 @@ class Reservations:
                 rounds = waiter.rounds
                 await asyncio.wait((served,), timeout=_PATIENCE_S)
                 if served.done():
-                    return served.result()
+                    return _told(served.result())
                 if waiter.rounds == rounds:
                     served.cancel()
                     return False
         except asyncio.CancelledError:
-            if served.done() and not served.cancelled() and served.exception() is None and served.result():
+            if served.done() and not served.cancelled() and served.result() is True:
                 self.undo(waiter.reserved)
             served.cancel()
             raise
@@ -346,8 +348,7 @@ class Reservations:
             if missing and waiter.rounds >= _MOST_ROUNDS:
                 raise Unavailable("So many requests compete for this limit that none was granted.", retry_after_s=1)
         except GalerneError as error:
-            waiter.served.set_exception(error)
-            waiter.served.exception()  # retrieved here too: who waits may have been cancelled
+            waiter.served.set_result(error.again())
             return
         if missing:
             self._ask(waiter, missing)
@@ -433,7 +434,7 @@ class Reservations:
     def _book(self, pool: PoolSpec) -> LeaseBook:
         book = self._books.get(pool.id)
         if book is None:
-            if len(self._books) >= _MOST_BOOKS:
+            if len(self._books) >= MOST_BOOKS:
                 raise Unavailable("Too many limits are in use at once.", retry_after_s=1)
             book = self._books[pool.id] = LeaseBook(pool, self._holder)
         book.pool = pool
@@ -458,6 +459,12 @@ class Reservations:
 
     def _now_ms(self) -> int:
         return int(self._clock.now().timestamp() * 1000)
+
+
+def _told(served: bool | GalerneError) -> bool:
+    if isinstance(served, GalerneError):
+        raise served.again()
+    return served
 
 
 def _unasked() -> Unavailable:

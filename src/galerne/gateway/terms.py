@@ -3,11 +3,13 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from typing import Any, TypeVar, cast
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing import Customer, ModelPrices, Plan, Rates, find_plan, read_book
+from galerne.billing import Customer, ModelPrices, Plan, PriceBook, Rates, find_plan, read_book
 from galerne.gateway.cache import FreshCache
 from galerne.gateway.tickets import Tier
 from galerne.identity import KeyGrant
@@ -16,9 +18,13 @@ from galerne.ledger import AccountKind, accounts_of, house_account
 from galerne.metering import LimitSubject, PoolSpec, pool_specs, rules_for
 from galerne.models import Model
 
-__all__ = ["Terms", "TermsCache", "terms_reader"]
+__all__ = ["MOST_TERMS", "Terms", "TermsCache", "terms_reader"]
+
+MOST_TERMS = 10_000
+"""How many pairs of key and model have their terms at hand: 1 kB each, with the two limits of a key."""
 
 _STALENESS_S = 5.0
+T = TypeVar("T")
 _LEAST_PLAN = Plan(id="", weight=1, tier="standard", description="")
 
 
@@ -72,9 +78,24 @@ def terms_reader(
             raise Unavailable(
                 "Limits and prices cannot be read at the moment.", code="database_unavailable", retry_after_s=1
             ) from error
-        return Terms(pool_specs(rules, subject, model.id, defaults), plan, rates, accounts, prices)
+        return Terms(pool_specs(rules, subject, model.id, defaults), _shared(plan), _shared(rates), accounts, prices)
 
     return read
+
+
+def _shared(value: T) -> T:
+    """An equal value of before: many keys have the same plan and price, and each reading makes new ones."""
+    return cast(T, _first(value))
+
+
+@lru_cache(1_000)
+def _first(value: Any) -> Any:
+    return value
+
+
+@lru_cache(1_000)
+def _prices(book: PriceBook, customer: Customer, model_id: str) -> ModelPrices:
+    return ModelPrices(book, customer, model_id)
 
 
 async def _plan(session: AsyncSession, name: str) -> Plan:
@@ -89,16 +110,16 @@ async def _price(
 ) -> tuple[Rates | None, tuple[str, str] | None, ModelPrices | None]:
     """The prices in the currency of the organisation's prepaid account, if it has one with a price for the model."""
     organisation_id = grant.actor.organisation_id
-    book = await read_book(session, model_id=model.id, subjects=(organisation_id, grant.plan))
+    book = _shared(await read_book(session, model_id=model.id, subjects=(organisation_id, grant.plan)))
     if not book.rates:
         return None, None, None
     for balance in await accounts_of(session, organisation_id):
         if balance.account.kind is AccountKind.PREPAID:
-            prices = ModelPrices(book, Customer(organisation_id, grant.plan, balance.account.currency), model.id)
+            prices = _prices(book, Customer(organisation_id, grant.plan, balance.account.currency), model.id)
             rates = prices.standard(at)
             if rates is not None:
                 return rates, (balance.account.id, house_account(AccountKind.REVENUE, rates.currency).id), prices
-    prices = ModelPrices(book, Customer(organisation_id, grant.plan), model.id)
+    prices = _prices(book, Customer(organisation_id, grant.plan), model.id)
     return prices.standard(at), None, prices
 
 
@@ -111,7 +132,7 @@ class TermsCache:
         clock: Clock,
         *,
         outage_s: float,
-        capacity: int = 20_000,
+        capacity: int = MOST_TERMS,
     ) -> None:
         self._terms: FreshCache[tuple[str, str], tuple[KeyGrant, Model], Terms] = FreshCache(
             read, clock, staleness_s=_STALENESS_S, refusal_s=0.0, capacity=capacity, outage_s=outage_s

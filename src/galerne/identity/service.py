@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import cast
 
 from sqlalchemy import select
@@ -192,8 +193,13 @@ def _user_actor(user: User) -> Actor:
     return Actor(ActorKind.USER, user.id, user.organisation_id, None, ROLE_PERMISSIONS[Role(user.role)])
 
 
+@lru_cache(1_000)  # a gateway holds thousands of grants, and few different sets
+def _permissions(role: Role, scopes: tuple[str, ...]) -> frozenset[Permission]:
+    return frozenset(map(Permission, scopes)) & ROLE_PERMISSIONS[role]
+
+
 def _grant(row: ApiKey, role: Role) -> KeyGrant:
-    permissions = frozenset(Permission(scope) for scope in row.scopes) & ROLE_PERMISSIONS[role]
+    permissions = _permissions(role, tuple(row.scopes))
     return KeyGrant(
         key_id=row.id,
         prefix=row.prefix,

@@ -29,7 +29,12 @@ _NAMES = {
 
 
 # recursive_triggers: without it INSERT OR REPLACE would slip past the triggers that keep rows append-only.
-DURABLE = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON", "busy_timeout=10000")
+# cache_size: KiB of pages that each connection keeps; the system keeps the file's pages too, for all of them together.
+_PAGES = "cache_size=-1024"
+DURABLE = (
+    *("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON", "busy_timeout=10000"),
+    _PAGES,
+)
 """What SQLite is told on each connection that writes."""
 
 
@@ -154,7 +159,7 @@ def make_durable(engine: AsyncEngine) -> None:
 
 
 def _make_read_only(engine: AsyncEngine) -> None:
-    _on_connect(engine, ("query_only=ON", "busy_timeout=10000"))
+    _on_connect(engine, ("query_only=ON", "busy_timeout=10000", _PAGES))
     event.listen(engine.sync_engine, "begin", _begin)
 
 

@@ -1,5 +1,7 @@
 """Two ways of going wrong: what may happen is a typed error that a person can act on, what must hold an invariant."""
 
+from typing import Self
+
 
 class GalerneError(Exception):
     """Something that may happen, with the answer for whoever asked.
@@ -19,6 +21,14 @@ class GalerneError(Exception):
         self.code = code or type(self).code
         self.param = param
         self.retry_after_s = retry_after_s
+
+    def again(self) -> Self:
+        """The same error, never raised: one that is kept and raised holds the frames that it went through, with all
+        that these hold, and what keeps it besides; and raised for many callers it would chain them together.
+        """
+        made = type(self).__new__(type(self), *self.args)
+        made.__dict__.update(self.__dict__)
+        return made
 
 
 class BadRequest(GalerneError):

@@ -92,7 +92,7 @@ class Client:
         )
         late = later(within_s, answer.fail, TimeoutError())
         try:
-            await answer.head
+            await answer.began()
         except BaseException:
             connection.abort()
             raise
@@ -183,6 +183,12 @@ class Answer:
     _closed: bool = False
     _sink: Callable[[bytes], bool] | None = None
 
+    async def began(self) -> None:
+        """Returns when status and headers are there; raises what `fail` was told."""
+        await self.head
+        if not self.status and self._failure is not None:
+            raise _another(self._failure)
+
     async def hand_over(self, sink: Callable[[bytes], bool]) -> None:
         """Give `sink` each part in the moment in which it comes, until it returns False, the body ends, or is lost.
 
@@ -214,7 +220,7 @@ class Answer:
             self._size = 0
             return read
         if self._failure is not None:
-            raise self._failure
+            raise _another(self._failure)
         return b""
 
     async def read_all(self, at_most: int) -> bytes | None:
@@ -266,13 +272,17 @@ class Answer:
             return
         self._failure = failure
         if not self.head.done():
-            self.head.set_exception(failure)
-            self.head.exception()  # retrieved here too: whoever asked may have been cancelled
+            self.head.set_result(None)
         self._wake()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _another(failure: Exception) -> Exception:
+    # One that is kept and raised would hold the frames that it went through, which hold whoever keeps it.
+    return type(failure)(*failure.args)
 
 
 class _Connection(asyncio.Protocol):
@@ -328,6 +338,8 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None:
             self._answer.fail(Lost("the connection ended"))
+            self._answer = None
+        self._parser = None  # it holds this, and only the collector would part them
 
     # httptools
 

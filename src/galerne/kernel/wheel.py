@@ -26,12 +26,19 @@ class Deadline:
         slot.add(self)
 
     def cancel(self) -> None:
-        """Have nothing happen."""
+        """Have nothing happen, and hold nothing any more: whoever sets a timer on itself keeps the timer too."""
         self._slot.discard(self)
+        self._callback, self._arguments = _nothing, ()
 
     def go_off(self) -> None:
         """The time has come."""
-        self._callback(*self._arguments)
+        callback, arguments = self._callback, self._arguments
+        self._callback, self._arguments = _nothing, ()
+        callback(*arguments)
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Wheel:

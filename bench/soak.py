@@ -62,6 +62,9 @@ class _Samples:
         self.rss_mb.append(machine.rss_mb(pid))
         self.descriptors.append(machine.descriptors(pid))
 
+    def warmed_up(self) -> None:
+        self.warm = len(self.times_s)
+
     def growth(self) -> tuple[float, float] | None:
         """MB an hour since the warm-up, and half the width of its 95 % interval; None while samples are too few."""
         times_s, rss_mb = self.times_s[self.warm :], self.rss_mb[self.warm :]
@@ -116,10 +119,8 @@ async def _soaked(installation: Installation, rate: int, seconds: float) -> tupl
         asyncio.create_task(_every(_TOLD_EVERY_S, lambda: _tell(samples, mixture, seconds))),
     ]
     await mixture.all_at_once(_AT_ONCE)
-    await mixture.run(rate, _WARM_UP_S)
-    samples.warm = len(samples.times_s)
-    await mixture.run(rate, seconds)
-    mixture.close()
+    asyncio.get_running_loop().call_later(_WARM_UP_S, samples.warmed_up)
+    await mixture.run(rate, _WARM_UP_S + seconds)
     for each in around:
         each.cancel()
     for ended in await asyncio.gather(*around, return_exceptions=True):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from galerne.gateway.cells import MOST_CELLS, Buckets, Cells, Family, counting
+from galerne.gateway.cells import MOST_CELLS, MOST_HISTOGRAMS, Buckets, Cells, Family, counting
 from galerne.gateway.metrics import FAMILIES, GatewayMetrics, ReplicaLoad
 from galerne.gateway.wire.answer import TokenCount
 
@@ -150,7 +150,7 @@ def test_what_is_kept_of_models_and_statuses_is_bounded_too(metrics: GatewayMetr
 
 def test_a_histogram_that_is_over_the_bound_still_counts() -> None:
     cells = Cells(Family("many_seconds", "histogram", "many", ("model",)), lambda: Buckets((1,)))
-    for number in range(MOST_CELLS + 2):
+    for number in range(MOST_HISTOGRAMS + 2):
         cells.at(str(number)).observe(0.5)
     other = [s for s in cells.samples() if s.labels.get("model") == "other" and s.name.endswith("_count")]
     assert [s.value for s in other] == [2]

@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--postgresql", action="store_true", help="on PostgreSQL instead of SQLite")
     of["gateway"].add_argument("--peers", dest="with_peers", action="store_true", help="Portkey and LiteLLM beside it")
     of["gateway"].add_argument("--quick", action="store_true", help="whether it works; the figures mean little")
-    of["soak"].add_argument("--minutes", type=float, default=30.0, help="how long after the warm-up, two minutes")
+    of["soak"].add_argument("--minutes", type=float, default=30.0, help="how long after the warm-up, four minutes")
     of["soak"].add_argument("--rate", type=int, default=200, help="requests a second")
     of["chaos"].add_argument("--kills", type=int, default=50, help="at how many random points")
     of["chaos"].add_argument("--seed", type=int, help="victims, moments and requests; chosen when left out")

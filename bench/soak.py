@@ -1,8 +1,8 @@
 """Whether memory stays flat: a mixed load of everything that callers, keys and upstreams do, for as long as you like.
 
 Memory and open descriptors are sampled each second, the server's gauges every ten. What is measured begins after a
-warm-up that fills what a server keeps: as many requests at once as the load ever has, then the same load for twice as
-long as any cache trusts what it holds (`GALERNE_OUTAGE_S`). From then on nothing may grow.
+warm-up that fills what a server keeps: as many requests at once as the load ever has, then the same load for four
+times as long as any cache trusts what it holds (`GALERNE_OUTAGE_S`). From then on nothing may grow.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from bench.report import Report
 from bench.trend import trend
 from bench.upstream import FAULTS, SHORT, stream_model
 
-_WARM_UP_S = 120
+_WARM_UP_S = 240
 _AT_ONCE = 256
 _TOLD_EVERY_S = 15
 _MOST_MB = 130

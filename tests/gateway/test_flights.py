@@ -176,7 +176,7 @@ def check_counts(counts: dict[str, TokenCount], last: int) -> None:
     assert counts.keys() <= {f"stream-{stream}" for stream in range(STREAMS)}
 
 
-@pytest.mark.parametrize("seed", [random.randrange(10**6), 3])
+@pytest.mark.parametrize("seed", [random.randrange(10**6), 3], ids=["random", "3"])  # a failure shows the seed
 def test_a_process_killed_in_mid_write_is_at_most_one_delivery_ahead_of_its_file(tmp_path: Path, seed: int) -> None:
     moments = random.Random(seed)
     last = 0

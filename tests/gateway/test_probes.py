@@ -168,7 +168,9 @@ async def test_who_hangs_is_not_alive(handler: Handler, start: Start, http: Clie
     assert await probe(http, (await start(handler)).base_url, None) == Seen(False)
 
 
-@pytest.mark.parametrize("url", [dead_url(), "http://127.0.0.1:99999/v1", "http://[/v1"])
+@pytest.mark.parametrize(
+    "url", [dead_url(), "http://127.0.0.1:99999/v1", "http://[/v1"], ids=["closed port", "no port", "no url"]
+)
 async def test_who_cannot_be_reached_is_not_alive(url: str, http: Client) -> None:
     assert await probe(http, url, None) == Seen(False)
 

@@ -44,6 +44,7 @@ ROUTERS = (
     billing.subscriptions_router,
     billing.contracts_router,
     billing.budgets_router,
+    billing.costs_router,
     ledger.router,
     metering.router,
     journal_routes.router,

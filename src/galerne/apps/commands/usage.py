@@ -1,7 +1,9 @@
-"""`galerne usage`: what was consumed on this installation, for its operator."""
+"""`galerne usage`: what was consumed on this installation and what that cost, for its operator."""
 
 import json
+import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,14 +12,18 @@ from rich.table import Column, Table
 from galerne.apps.commands.moments import moment
 from galerne.apps.commands.opened import print_table, with_database
 from galerne.apps.commands.options import AsJson, DataFolder
+from galerne.apps.commands.tenants import OrganisationOption
+from galerne.billing import CostFormat, CostQuery, cost_groups, stream_costs, write_costs
+from galerne.identity import operator_in
 from galerne.kernel import Database, SystemClock
 from galerne.metering import Totals, UsageFilter, UsagePage, event_fields, totals_fields, usage
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def show(
+    context: typer.Context,
     since: Annotated[str | None, typer.Option(help="From when: 30d, 12h, 15m, or an ISO time. Default: all.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Latest requests to list.")] = 10,
@@ -25,6 +31,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show what was consumed: sums, sums by model, and the latest requests."""
+    if context.invoked_subcommand is not None:
+        return
     wanted = UsageFilter(
         model=model, since=None if since is None else moment("--since", since, SystemClock().now(), past=True)
     )
@@ -38,6 +46,42 @@ def show(
         typer.echo(json.dumps(_fields(page), default=_plain))
     else:
         _print(page)
+
+
+@app.command("export")
+def export(
+    form: Annotated[
+        CostFormat, typer.Option("--format", help="Parquet needs --output and the extra `export`.")
+    ] = "csv",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; default: standard output.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="Sum by this: day,model,api_key_id,workspace_id,cost_centre …")] = "day,model",
+    since: Annotated[str | None, typer.Option(help="From: 30d, 12h, or an ISO time. Default: all.")] = None,
+    until: Annotated[str | None, typer.Option(help="Until before: 1d, or an ISO time.")] = None,
+    currency: Annotated[str | None, typer.Option(help="Only this one, such as EUR.")] = None,
+    organisation: OrganisationOption = None,
+    data: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write what rated use cost as CSV, NDJSON or Parquet, exact and in any length; `galerne rating run` rates it."""
+    if as_json and output is None:
+        raise typer.BadParameter("--json tells how much was written to --output; rows as JSON are --format ndjson.")
+    now = SystemClock().now()
+    begin = None if since is None else moment("--since", since, now, past=True)
+    end = None if until is None else moment("--until", until, now, past=True)
+    groups = cost_groups(by)
+
+    async def work(database: Database) -> int:
+        async with database.reading() as session:
+            own = None if organisation is None else (await operator_in(session, organisation)).organisation_id
+            query = CostQuery(organisation_id=own, group_by=groups, currency=currency, since=begin, until=end)
+            return await write_costs(stream_costs(session, query), query, output or sys.stdout.buffer, form)
+
+    rows = with_database(data, work)
+    if output is not None:
+        written = {"object": "usage.export", "file": str(output), "format": form, "rows": rows}
+        typer.echo(json.dumps(written) if as_json else f"{output}: {rows:,} rows")
 
 
 def _fields(page: UsagePage) -> dict[str, object]:

@@ -149,7 +149,7 @@ from galerne.billing.rating_revisions import (
     rerate_unmatched,
 )
 from galerne.billing.rating_routes import rating_router
-from galerne.billing.rating_rows import month_of, period_of
+from galerne.billing.rating_rows import month_of, month_start, next_month, period_of
 from galerne.billing.rating_service import (
     RatedBatch,
     buckets_in,
@@ -213,6 +213,13 @@ from galerne.billing.token_prices import (
     TokenPrices,
     token_prices,
 )
+from galerne.billing.usage_lines import (
+    LineSum,
+    UsageLine,
+    lines_of,
+    organisations_used,
+    usage_lines,
+)
 from galerne.billing.volume_tiers import (
     Step,
     TierLine,
@@ -258,6 +265,7 @@ __all__ = [
     "InvoiceState",
     "Issuer",
     "LineKey",
+    "LineSum",
     "Match",
     "ModelPrices",
     "Modifier",
@@ -299,6 +307,7 @@ __all__ = [
     "TierLine",
     "TokenClass",
     "TokenPrices",
+    "UsageLine",
     "UsageWindow",
     "Use",
     "Used",
@@ -347,6 +356,7 @@ __all__ = [
     "find_subscription",
     "give_alerts",
     "line_amounts",
+    "lines_of",
     "list_alerts",
     "list_budgets",
     "list_contracts",
@@ -356,10 +366,13 @@ __all__ = [
     "list_rates",
     "list_subscriptions",
     "month_of",
+    "month_start",
     "months_after",
     "most_nano",
     "nano_of",
+    "next_month",
     "organisation_charges",
+    "organisations_used",
     "organisations_with_budgets",
     "payment_failed",
     "payment_received",
@@ -403,6 +416,7 @@ __all__ = [
     "tier_lines",
     "token_prices",
     "unmatched_usage",
+    "usage_lines",
     "write_costs",
     "zone_of",
 ]

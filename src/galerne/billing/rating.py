@@ -231,12 +231,20 @@ def line_amounts(rates: Mapping[str, Rate], rate_id: str, quantity: int) -> list
 
     `rates` are the price book's by id. Raises `KeyError` for a rate that is not among them.
     """
+    rate, prices, starts = tier_prices(rates, rate_id)
+    return tier_lines(prices, starts, rate.volume, quantity)
+
+
+def tier_prices(rates: Mapping[str, Rate], rate_id: str) -> tuple[Rate, list[Fraction], list[int]]:
+    """The rate of a `rate_id`, and by tier of volume what one unit costs in nano-units, and above how many units.
+
+    Raises `KeyError` for a rate that is not among `rates`.
+    """
     name, _, factor = rate_id.partition("*")
     rate, times = rates[name], Fraction(factor or 1)
     own = 0 if rate.nano is None else rate.nano
     steps = [(0, own), *((step.above, step.nano) for step in rate.steps)]
-    prices = [Fraction(nano, rate.per) * times for _, nano in steps]
-    return tier_lines(prices, [start for start, _ in steps], rate.volume, quantity)
+    return rate, [Fraction(nano, rate.per) * times for _, nano in steps], [start for start, _ in steps]
 
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC)

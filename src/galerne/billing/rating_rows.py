@@ -45,9 +45,19 @@ def period_of(at: datetime, closed: frozenset[str]) -> str:
     """The month in which usage of that time is billed: its own, or the first one after it that is not closed."""
     month = month_of(at)
     while month in closed:
-        year, number = int(month[:4]), int(month[5:])
-        month = f"{year + number // 12:04d}-{number % 12 + 1:02d}"
+        month = next_month(month)
     return month
+
+
+def next_month(month: str) -> str:
+    """The month after `2026-11`."""
+    year, number = int(month[:4]), int(month[5:])
+    return f"{year + number // 12:04d}-{number % 12 + 1:02d}"
+
+
+def month_start(month: str) -> datetime:
+    """The instant at which `2026-11` begins, UTC."""
+    return datetime(int(month[:4]), int(month[5:]), 1, tzinfo=UTC)
 
 
 async def write_revisions(session: AsyncSession, revisions: Sequence[Revision], at: datetime) -> None:

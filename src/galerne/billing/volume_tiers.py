@@ -37,17 +37,31 @@ def tier_lines(
 
     `prices[i]` counts above `starts[i]` units; `starts[0]` is 0.
     """
-    invariant(quantity >= 0 and len(prices) == len(starts) > 0 and starts[0] == 0, "tiers begin at the first unit")
+    invariant(len(prices) == len(starts), "every tier has a price")
+    (parts,) = tier_quantities(starts, mode, [quantity])
+    return [TierLine(index, part, amount_nano(part, prices[index])) for index, part in enumerate(parts) if part]
+
+
+def tier_quantities(starts: Sequence[int], mode: VolumeMode | None, quantities: Sequence[int]) -> list[list[int]]:
+    """How much of each quantity lies on each tier, when they count together and in this order."""
+    invariant(min(quantities, default=0) >= 0 and starts[0] == 0, "tiers begin at the first unit")
     if mode == "volume":
-        index = max(index for index, start in enumerate(starts) if start == 0 or quantity > start)
-        return [_line(index, quantity, prices[index])] if quantity else []
-    lines: list[TierLine] = []
-    for index, price in enumerate(prices):
-        end = starts[index + 1] if index + 1 < len(starts) else quantity
-        part = min(quantity, end) - starts[index]
-        if part > 0:
-            lines.append(_line(index, part, price))
-    return lines
+        whole = sum(quantities)
+        reached = max(index for index, start in enumerate(starts) if start == 0 or whole > start)
+        return [[quantity if index == reached else 0 for index in range(len(starts))] for quantity in quantities]
+    ends = [*starts[1:], sum(quantities)]
+    shares: list[list[int]] = []
+    begin = 0
+    for quantity in quantities:
+        end = begin + quantity
+        shares.append([max(0, min(end, last) - max(begin, first)) for first, last in zip(starts, ends, strict=True)])
+        begin = end
+    return shares
+
+
+def amount_nano(quantity: int, price: Fraction) -> int:
+    """What so many units cost at a price for one: rounded once, half to even; a negative quantity is a credit."""
+    return half_even(quantity * price.numerator, price.denominator)
 
 
 def steps_problem(mode: VolumeMode | None, steps: Sequence[Step]) -> str | None:
@@ -58,7 +72,3 @@ def steps_problem(mode: VolumeMode | None, steps: Sequence[Step]) -> str | None:
         return "A step's price cannot be negative, and it begins above the first unit."
     starts = [step.above for step in steps]
     return None if starts == sorted(set(starts)) else "Each step begins above the one before it."
-
-
-def _line(index: int, quantity: int, price: Fraction) -> TierLine:
-    return TierLine(index, quantity, half_even(quantity * price.numerator, price.denominator))

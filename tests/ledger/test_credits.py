@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -146,7 +147,7 @@ def test_the_command_grants_once_lists_and_checks(organisation: str) -> None:
     assert [f"prepaid:{organisation}:EUR", "EUR", "250.00", "0.00", "250.00"] in [line.split() for line in listed]
     own = json.loads(runner.invoke(app, ["list", "--organisation", organisation, "--json"]).output)
     assert [account["kind"] for account in own] == ["prepaid"]
-    assert runner.invoke(app, ["check"]).output == "sound: every balance is what its transfers say\n"
+    assert runner.invoke(app, ["check"]).output == "sound: every balance and lot is what its transfers say\n"
 
 
 def test_the_command_names_what_is_wrong_and_fails(
@@ -171,3 +172,62 @@ def test_the_command_names_what_is_wrong_and_fails(
         main()
     assert stopped.value.code == 1
     assert "account revenue:EUR" in capsys.readouterr().err
+
+
+def test_the_command_grants_lots_burns_ends_and_corrects_them(organisation: str) -> None:
+    def told(*words: str) -> Any:
+        return json.loads(runner.invoke(app, [*words, "--json"], catch_exceptions=False).output)
+
+    for_it = ["--organisation", organisation]
+    kinds = ["--promotional", "--priority", "5", "--expires", "30d"]
+    told("grant", organisation, "5", "--currency", "EUR", "--reason", "welcome", "--id", "gift", *kinds)
+    told("grant", organisation, "9", "--currency", "EUR", "--reason", "paid", "--id", "paid", "--invoice", "2026-1")
+    gift, paid = told("lots", *for_it)
+    assert (gift["id"], gift["kind"], gift["priority"], gift["source"]) == ("gift", "promotional", 5, "grant")
+    assert (paid["id"], paid["left"], paid["source"], paid["source_ref"]) == ("paid", "9.00", "invoice", "2026-1")
+    assert told("burn") == {"object": "burned", "transfers": 2}
+    assert told("expire") == []
+    [booked] = told("void", "gift", "--reason", "a mistake", *for_it)
+    assert (booked["lot"], booked["amount"]) == ("gift", "5.00")
+    table = runner.invoke(app, ["lots", *for_it], catch_exceptions=False).output
+    assert "voided" in table
+    refused = runner.invoke(app, ["correct", "gift", "1", "--reason", "x", *for_it])
+    assert isinstance(refused.exception, BadRequest)
+    assert runner.invoke(app, ["check"], catch_exceptions=False).output.startswith("sound")
+
+
+async def test_the_operator_grants_ends_and_corrects_credit_over_http(server: Server, database: Database) -> None:
+    async with database.transaction() as session:
+        await bootstrap(session, Ids(), SystemClock(), None)
+        customer, _ = await create_organisation(session, NewOrganisation(name="customer"), Ids(), SystemClock())
+    path, sent = "/v1/admin/credits", {"organisation": customer.id, "reason": "x"}
+    body = {**sent, "id": "g", "amount": "7.5", "currency": "EUR"}
+    assert (await server.client.post(path, json=body)).status_code == 403
+    manager = frozenset({Permission.CREDITS_MANAGE, Permission.BILLING_READ})
+    server.actor = replace(READER, permissions=manager)
+    granted = [(await server.client.post(path, json=body)).json()["granted"] for _ in range(2)]
+    assert granted == [True, False]
+    assert (await server.client.post(path, json={**body, "amount": "8"})).status_code == 409
+    for wrong, status in (
+        ({"amount": "-1"}, 400),
+        ({"priority": 101}, 400),
+        ({"x": 1}, 422),
+        ({"organisation": "n"}, 404),
+    ):
+        assert (await server.client.post(path, json={**body, "id": "h", **wrong})).status_code == status
+    server.actor = replace(READER, organisation_id=customer.id)
+    [lot] = (await server.get(path))["data"]
+    assert (lot["id"], lot["left"], lot["kind"], lot["expires_at"]) == ("g", "7.50", "paid", None)
+    server.actor = replace(READER, permissions=manager)
+    away = await server.client.post(f"{path}/corrections", json={**sent, "id": "k", "charge": "none", "amount": "1"})
+    assert away.status_code == 404
+    ended = await server.client.post(f"{path}/g/void", json=sent)
+    assert [each["amount"] for each in ended.json()["data"]] == ["7.50"]
+    server.actor = replace(READER, organisation_id=customer.id, workspace_id="w-1")
+    assert await server.status(path) == 403
+    assert await problems(database) == []
+
+
+def test_the_operator_alone_gives_credit() -> None:
+    may = {role for role, permissions in ROLE_PERMISSIONS.items() if Permission.CREDITS_MANAGE in permissions}
+    assert may == {Role.INSTALLATION_ADMIN}

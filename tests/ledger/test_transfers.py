@@ -188,7 +188,7 @@ async def test_transfers_of_an_account_come_newest_first_in_pages(database: Data
         with pytest.raises(BadRequest, match="no transfer"):
             await transfers_of(session, PREPAID.id, 3, "none")
     names = [transfer.id for page in pages for transfer in page]
-    assert names == ["r4", "r3", "r2", "r1", "r0", "payment-1", "hold-1"]
+    assert names == ["r4", "r3", "r2", "r1", "r0", "hold-1", "payment-1"]
     assert [len(page) for page in pages] == [3, 3, 1, 0]
 
 

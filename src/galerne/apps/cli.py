@@ -29,7 +29,7 @@ COMMANDS = {
     "subscriptions": "Subscribe organisations to plans, change that, list charges.",
     "budgets": "Set budgets, give alerts, show costs to cost centres.",
     "contracts": "Draft, preview, sign and renew contracts.",
-    "credits": "Grant and list credit, check the books.",
+    "credits": "Grant, list, end and correct credit, check the books.",
     "limits": "Set, list and remove limits.",
     "usage": "Show what was consumed.",
     "journal": "Sign, prove, verify or export the record of what happened.",

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from galerne.kernel import invariant
+from galerne.ledger import half_even
 
 TokenClass = Literal[
     "input",
@@ -88,10 +89,3 @@ def most_nano(rates: Rates, prompt_tokens_bound: int, output_tokens_bound: int, 
     dearer = max(rates.input_nano_per_million, rates.cached_nano_per_million)
     exact = (prompt_tokens_bound * dearer + output_tokens_bound * rates.output_nano_per_million) * modifier_ppm
     return -(-exact // (rates.per * PPM))
-
-
-def half_even(numerator: int, denominator: int) -> int:
-    """The quotient of integers, rounded half to even: the one rounding of money here. The denominator is positive."""
-    quotient, rest = divmod(numerator, denominator)
-    up = 2 * rest > denominator or (2 * rest == denominator and quotient % 2 == 1)
-    return quotient + up

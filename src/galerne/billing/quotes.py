@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from galerne.billing.price_book import Price, PriceBook, Use, conditions_of
-from galerne.billing.pricing import TokenClass, cost_nano, half_even
+from galerne.billing.pricing import TokenClass, cost_nano
 from galerne.billing.rating import priced_id
 from galerne.billing.token_prices import Customer, ModelPrices, token_prices
+from galerne.ledger import half_even
 
 __all__ = ["Quote", "QuoteAsk", "QuoteLine", "quote"]
 

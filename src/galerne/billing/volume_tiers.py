@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
-from galerne.billing.pricing import half_even
 from galerne.kernel import invariant
+from galerne.ledger import half_even
 
 VolumeMode = Literal["graduated", "volume"]
 

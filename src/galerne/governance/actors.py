@@ -24,6 +24,7 @@ class Permission(StrEnum):
     PRICES_MANAGE = "prices:manage"
     BILLING_READ = "billing:read"
     BILLING_MANAGE = "billing:manage"
+    CREDITS_MANAGE = "credits:manage"
     LIMITS_MANAGE = "limits:manage"
 
 
@@ -37,12 +38,12 @@ class Role(StrEnum):
     BILLING = "billing"
 
 
-_SHARED = frozenset({Permission.MODELS_MANAGE, Permission.PRICES_MANAGE})
+_OPERATORS = frozenset({Permission.MODELS_MANAGE, Permission.PRICES_MANAGE, Permission.CREDITS_MANAGE})
 _DEVELOPER = frozenset({Permission.INFERENCE_RUN, Permission.MODELS_READ, Permission.PRICES_READ})
 
 ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.INSTALLATION_ADMIN: frozenset(Permission),
-    Role.ORGANIZATION_ADMIN: frozenset(Permission) - _SHARED,
+    Role.ORGANIZATION_ADMIN: frozenset(Permission) - _OPERATORS,
     Role.WORKSPACE_ADMIN: _DEVELOPER
     | {Permission.KEYS_MANAGE, Permission.LIMITS_MANAGE, Permission.USAGE_READ, Permission.WORKSPACES_MANAGE},
     Role.DEVELOPER: _DEVELOPER,
@@ -50,7 +51,7 @@ ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
         {Permission.USAGE_READ, Permission.PRICES_READ, Permission.BILLING_READ, Permission.BILLING_MANAGE}
     ),
 }
-"""What each role may do. The catalogue and the price book are one for all organisations: the operator's alone."""
+"""What each role may do. The catalogue, the price book and credit are the house's: the operator's alone."""
 
 
 class ActorKind(StrEnum):

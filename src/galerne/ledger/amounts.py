@@ -1,8 +1,10 @@
-"""Amounts as people write them: decimals of a currency with at most nine digits after the point. Pure."""
+"""Amounts as people write them, decimals of a currency with at most nine digits after the point; and the one rounding
+of the house. Pure.
+"""
 
 import re
 
-from galerne.kernel import BadRequest
+from galerne.kernel import BadRequest, invariant
 from galerne.ledger.chart import LARGEST_NANO
 
 _DIGITS = 9
@@ -30,3 +32,13 @@ def amount_text(nano: int) -> str:
     whole, part = divmod(abs(nano), 10**_DIGITS)
     digits = f"{part:0{_DIGITS}d}".rstrip("0").ljust(2, "0")
     return f"{'-' if nano < 0 else ''}{whole}.{digits}"
+
+
+def half_even(numerator: int, denominator: int) -> int:
+    """The integer nearest to a quotient, the even one of two (IEEE 754's roundTiesToEven): the only rounding of money.
+
+    Exact for any size and sign; the denominator is above 0.
+    """
+    invariant(denominator > 0, "a division of money by nothing")
+    quotient, rest = divmod(numerator, denominator)
+    return quotient + (2 * rest > denominator or (2 * rest == denominator and quotient % 2 == 1))

@@ -7,6 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.ledger.chart import EFFECTS
+from galerne.ledger.lot_books import LOT_CHECKS
 
 
 def _folded(part: str) -> str:
@@ -68,6 +69,7 @@ _CHECKS = (
     (_CURRENCIES, "{0}: posted debits are {1} and credits {2}, pending debits {3} and credits {4}"),
     (_MIXED, "transfer {0}: from {1} to {2}"),
     (_OVERDRAWN, "account {0}: it is overdrawn"),
+    *LOT_CHECKS,
 )
 
 

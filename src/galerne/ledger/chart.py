@@ -93,3 +93,11 @@ def customer_account(kind: AccountKind, organisation_id: str, currency: str, *, 
 def house_account(kind: AccountKind, currency: str) -> Account:
     """The house's own account of that kind, without a bound."""
     return Account(f"{kind}:{currency}", None, kind, currency, None)
+
+
+def organisation_account(kind: AccountKind, organisation_id: str, currency: str) -> Account:
+    """The account of that kind of an organisation in the house's books, without a bound: what it owes, say.
+
+    It has the id of `customer_account`, so an organisation has one or the other.
+    """
+    return Account(f"{kind}:{organisation_id}:{currency}", organisation_id, kind, currency, None)

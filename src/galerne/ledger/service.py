@@ -2,15 +2,19 @@
 
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, or_, select
+from sqlalchemy import ColumnElement, Select, and_, or_, select
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.kernel import BadRequest, NotFound, run_in_session
+from galerne.kernel import BadRequest, Clock, Database, GalerneError, NotFound, run_in_session
 from galerne.ledger.accounts import Balance, balance_of
+from galerne.ledger.allocation import USUAL_BATCH, allocate_script, behind_script
 from galerne.ledger.amounts import amount_text
 from galerne.ledger.chart import InsufficientFunds, TransferKind
+from galerne.ledger.credits import sweep_credits
 from galerne.ledger.holds import Granted, NewHold, Refused, hold_script
+from galerne.ledger.lapses import Lapse
+from galerne.ledger.lot_tables import LotEndRow, LotRow
 from galerne.ledger.tables import AccountRow, TransferRow
 from galerne.ledger.transfers import Transfer
 
@@ -47,20 +51,63 @@ async def all_accounts(session: AsyncSession) -> list[Balance]:
 async def transfers_of(
     session: AsyncSession, account_id: str, limit: int = 100, after: str | None = None
 ) -> list[Transfer]:
-    """At most `limit` transfers of one account, newest first, older than the transfer `after`.
+    """At most `limit` transfers of one account, the last recorded first, recorded before the transfer `after`.
 
     An unknown `after` raises `BadRequest`.
     """
     older: list[ColumnElement[bool]] = []
     if after is not None:
-        at = (await session.execute(select(TransferRow.at).where(TransferRow.id == after))).scalar_one_or_none()
-        if at is None:
+        seq = (await session.execute(select(TransferRow.seq).where(TransferRow.id == after))).scalar_one_or_none()
+        if seq is None:
             raise BadRequest(f"There is no transfer '{after}'; take `after` from the page before.", param="after")
-        older = [TransferRow.at <= at, or_(TransferRow.at < at, TransferRow.id < after)]
+        older = [TransferRow.seq < seq]
     is_its = or_(TransferRow.debit_account_id == account_id, TransferRow.credit_account_id == account_id)
-    query = select(TransferRow).where(is_its, *older).order_by(TransferRow.at.desc(), TransferRow.id.desc())
+    query = select(TransferRow).where(is_its, *older).order_by(TransferRow.seq.desc())
     rows = (await session.execute(query.limit(limit))).scalars()
     return [_transfer(row) for row in rows]
+
+
+async def burn_lots(database: Database, account_id: str | None = None, batch: int = USUAL_BATCH) -> int:
+    """Burn all that was spent onto lots, of one account or of every one that is behind; how many transfers that was.
+
+    A transaction for each batch, so that it may be killed and run again, and several may run at once. On another
+    account's trouble it goes on, and raises it at the end: an account whose lots do not add up is left as it is.
+    """
+    if account_id is None:
+        async with database.transaction() as session:
+            names = await run_in_session(session, behind_script())
+    else:
+        names = [account_id]
+    count, failures = 0, list[GalerneError]()
+    for name in names:
+        try:
+            more = True
+            while more:
+                async with database.transaction() as session:
+                    done = await run_in_session(session, allocate_script(name, batch))
+                count, more = count + done.transfers, done.more
+        except GalerneError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return count
+
+
+async def sweep_all(database: Database, clock: Clock) -> list[Lapse]:
+    """Begin and end lots of every account where one is due; a transaction for each account."""
+    now = clock.now()
+    begins = and_(LotRow.granted_nano == 0, LotRow.effective_at <= now, LotEndRow.at.is_(None))
+    left = LotRow.granted_nano + LotRow.restored_nano - LotRow.burned_nano - LotRow.expired_nano - LotRow.voided_nano
+    ends = and_(left > 0, or_(LotRow.expires_at <= now, LotEndRow.at.is_not(None)))
+    query = select(LotRow.account_id).distinct().outerjoin(LotEndRow, LotEndRow.lot_id == LotRow.id)
+    async with database.reading() as session:
+        names = sorted((await session.scalars(query.where(or_(begins, ends)))).all())
+    lapses: list[Lapse] = []
+    for name in names:
+        await burn_lots(database, name)
+        async with database.transaction() as session:
+            lapses += await sweep_credits(session, name, clock)
+    return lapses
 
 
 def _transfer(row: TransferRow) -> Transfer:

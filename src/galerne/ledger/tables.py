@@ -5,11 +5,23 @@ What a transfer does to balances and holds is done by the database itself (`trig
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, ForeignKeyConstraint, Index, String, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    String,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from galerne.kernel import Table, UtcTime
 from galerne.ledger.chart import LARGEST_NANO, AccountKind, TransferKind
+from galerne.ledger.lot_triggers import lot_guards
 from galerne.ledger.triggers import guards
 
 _OPEN = text("NOT closed")
@@ -89,7 +101,12 @@ class HoldRow(Table):
 
 
 class TransferRow(Table):
-    """One transfer: a debit and a credit of the same amount, by construction."""
+    """One transfer: a debit and a credit of the same amount, by construction.
+
+    `seq` is given by the database and never by a caller. Whoever inserts a transfer has its accounts locked, so of one
+    account a later commit has a larger one. On SQLite it is the rowid, on PostgreSQL an identity without a primary key
+    of its own, for a settlement must not pay for another index.
+    """
 
     __tablename__ = "ledger_transfers"
     __table_args__ = (
@@ -115,11 +132,15 @@ class TransferRow(Table):
             sqlite_where=_RELEASES,
             postgresql_where=_RELEASES,
         ),
-        Index(None, "debit_account_id", "at"),
-        Index(None, "credit_account_id", "at", sqlite_where=_POSTS, postgresql_where=_POSTS),
+        UniqueConstraint("id"),
+        Index(None, "debit_account_id", "seq"),
+        Index(None, "credit_account_id", "seq", sqlite_where=_POSTS, postgresql_where=_POSTS),
     )
 
-    id: Mapped[str] = mapped_column(String, primary_key=True)
+    seq: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer(), "sqlite"), Identity(always=True), primary_key=True
+    )
+    id: Mapped[str] = mapped_column(String)
     kind: Mapped[str] = mapped_column(String)
     debit_account_id: Mapped[str] = mapped_column(String)
     credit_account_id: Mapped[str] = mapped_column(String)
@@ -132,3 +153,8 @@ class TransferRow(Table):
 def after_create(dialect_name: str) -> list[str]:
     """The statements that a migration runs, one by one, once the tables exist."""
     return guards(dialect_name)
+
+
+def after_lots_create(dialect_name: str) -> list[str]:
+    """The same for the tables of lots."""
+    return lot_guards(dialect_name)

@@ -30,19 +30,20 @@ def _sqlite() -> list[str]:
     differ = f"{currency.format(side='debit')} <> {currency.format(side='credit')}"
     between = f"WHEN NEW.{_BETWEEN_ACCOUNTS_OF_ITS_OWN} AND {differ}"
     return [
-        _refuse("ledger_accounts_start", "INSERT ON ledger_accounts", f"WHEN {_ACCOUNT_MOVED}"),
-        _refuse("ledger_accounts_keep_terms", f"UPDATE OF {_ACCOUNT_TERMS} ON ledger_accounts"),
-        _refuse("ledger_accounts_stay", "DELETE ON ledger_accounts"),
-        _refuse("ledger_holds_start", "INSERT ON ledger_holds", f"WHEN {_HOLD_MOVED}"),
-        _refuse("ledger_holds_keep_terms", f"UPDATE OF {_HOLD_TERMS} ON ledger_holds"),
-        _refuse("ledger_holds_stay", "DELETE ON ledger_holds"),
-        _refuse("ledger_transfers_one_currency", "INSERT ON ledger_transfers", between, _TWO_CURRENCIES),
+        refuse("ledger_accounts_start", "INSERT ON ledger_accounts", f"WHEN {_ACCOUNT_MOVED}"),
+        refuse("ledger_accounts_keep_terms", f"UPDATE OF {_ACCOUNT_TERMS} ON ledger_accounts"),
+        refuse("ledger_accounts_stay", "DELETE ON ledger_accounts"),
+        refuse("ledger_holds_start", "INSERT ON ledger_holds", f"WHEN {_HOLD_MOVED}"),
+        refuse("ledger_holds_keep_terms", f"UPDATE OF {_HOLD_TERMS} ON ledger_holds"),
+        refuse("ledger_holds_stay", "DELETE ON ledger_holds"),
+        refuse("ledger_transfers_one_currency", "INSERT ON ledger_transfers", between, _TWO_CURRENCIES),
         f"CREATE TRIGGER ledger_holds_transfer AFTER INSERT ON ledger_holds BEGIN {_HOLD_TRANSFER}; END",
         *(_sqlite_effect(kind, effect) for kind, effect in EFFECTS.items()),
     ]
 
 
-def _refuse(name: str, change: str, condition: str = "", reason: str | None = None) -> str:
+def refuse(name: str, change: str, condition: str = "", reason: str | None = None) -> str:
+    """SQLite's trigger that refuses a change."""
     message = reason or name.replace("_", " ")
     return f"CREATE TRIGGER {name} BEFORE {change} {condition} BEGIN SELECT RAISE(ABORT, '{message}'); END"
 
@@ -80,26 +81,27 @@ def _sqlite_hold(kind: TransferKind) -> str:
 
 def _postgresql() -> list[str]:
     call, new = "EXECUTE FUNCTION", "FOR EACH ROW WHEN"
-    refuse = f"{call} refuse_change()"
-    row, statement = f"FOR EACH ROW {refuse}", f"FOR EACH STATEMENT {refuse}"
+    refused = f"{call} refuse_change()"
+    row, statement = f"FOR EACH ROW {refused}", f"FOR EACH STATEMENT {refused}"
     moving = f"AFTER INSERT ON ledger_transfers REFERENCING NEW TABLE AS moved FOR EACH STATEMENT {call} ledger_move()"
     return [
-        f"CREATE TRIGGER ledger_accounts_start BEFORE INSERT ON ledger_accounts {new} ({_ACCOUNT_MOVED}) {refuse}",
+        f"CREATE TRIGGER ledger_accounts_start BEFORE INSERT ON ledger_accounts {new} ({_ACCOUNT_MOVED}) {refused}",
         f"CREATE TRIGGER ledger_accounts_keep_terms BEFORE UPDATE OF {_ACCOUNT_TERMS} ON ledger_accounts {row}",
         f"CREATE TRIGGER ledger_accounts_stay BEFORE DELETE ON ledger_accounts {row}",
         f"CREATE TRIGGER ledger_accounts_no_truncate BEFORE TRUNCATE ON ledger_accounts {statement}",
-        f"CREATE TRIGGER ledger_holds_start BEFORE INSERT ON ledger_holds {new} ({_HOLD_MOVED}) {refuse}",
+        f"CREATE TRIGGER ledger_holds_start BEFORE INSERT ON ledger_holds {new} ({_HOLD_MOVED}) {refused}",
         f"CREATE TRIGGER ledger_holds_keep_terms BEFORE UPDATE OF {_HOLD_TERMS} ON ledger_holds {row}",
         f"CREATE TRIGGER ledger_holds_stay BEFORE DELETE ON ledger_holds {row}",
         f"CREATE TRIGGER ledger_holds_no_truncate BEFORE TRUNCATE ON ledger_holds {statement}",
-        _function("ledger_transfer_hold", f"{_HOLD_TRANSFER}; RETURN NULL;"),
+        function("ledger_transfer_hold", f"{_HOLD_TRANSFER}; RETURN NULL;"),
         f"CREATE TRIGGER ledger_holds_transfer AFTER INSERT ON ledger_holds FOR EACH ROW {call} ledger_transfer_hold()",
-        _function("ledger_move", _POSTGRESQL_MOVE),
+        function("ledger_move", _POSTGRESQL_MOVE),
         f"CREATE TRIGGER ledger_transfers_move {moving}",
     ]
 
 
-def _function(name: str, body: str) -> str:
+def function(name: str, body: str) -> str:
+    """PostgreSQL's function for a trigger."""
     return f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$\nBEGIN\n{body}\nEND\n$$"
 
 

@@ -1,23 +1,47 @@
-"""`galerne credits`: give prepaid credit, see what accounts hold, check that the books add up."""
+"""`galerne credits`: grant credit in lots, see, end and correct them, check that the books add up."""
 
 import json
+from datetime import datetime
 from typing import Annotated
 
 import typer
 from rich.table import Column, Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from galerne.apps.commands.moments import moment
 from galerne.apps.commands.opened import as_operator, print_table, with_database
 from galerne.apps.commands.options import AsJson, DataFolder
-from galerne.apps.commands.tenants import OrganisationOption
+from galerne.apps.commands.tenants import OrganisationOption, plain
 from galerne.governance import Actor
 from galerne.journal import Entry, append
 from galerne.kernel import Database, GalerneError, Ids, SystemClock
-from galerne.ledger import Grant, accounts_of, all_accounts, amount_of, amount_text, balance_fields, check_books
+from galerne.ledger import (
+    USUAL_PRIORITY,
+    Correction,
+    Grant,
+    LotKind,
+    LotSource,
+    accounts_of,
+    all_accounts,
+    amount_of,
+    amount_text,
+    balance_fields,
+    burn_lots,
+    check_books,
+    correct_charge,
+    lapse_fields,
+    lot_fields,
+    lots_of,
+    sweep_all,
+    void_lot,
+)
 from galerne.ledger import grant_credit as give
 
 app = typer.Typer(
-    help="Grant and list credit, check the books.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    help="Grant, list, end and correct credit, check the books.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 
@@ -36,11 +60,35 @@ def grant(
     grant_id: Annotated[
         str | None, typer.Option("--id", help="Its name, such as a payment's reference: the same id is granted once.")
     ] = None,
+    promotional: Annotated[bool, typer.Option("--promotional", help="Nobody paid for it.")] = False,
+    priority: Annotated[int, typer.Option(help="0 is burned first, 100 last.")] = USUAL_PRIORITY,
+    begins: Annotated[
+        str | None, typer.Option("--from", help="When it can be used: an ISO time. Default: now.")
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help="When it ends: 90d or an ISO time. Default: never.")] = None,
+    invoice: Annotated[str | None, typer.Option(help="Number of the invoice that it was bought with.")] = None,
     data: DataFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give an organisation prepaid credit, which its requests are paid from."""
-    new = Grant(id=grant_id or Ids().new(), amount_nano=amount_of(amount), currency=currency, reason=reason)
+    """Give an organisation credit as one lot, which its requests are paid from.
+
+    Of several lots the one with the lowest priority number is burned first, then the one that expires first, then what
+    nobody paid for, then the oldest.
+    """
+    now = SystemClock().now()
+    source = LotSource.GRANT if promotional else LotSource.PAYMENT
+    new = Grant(
+        id=grant_id or Ids().new(),
+        amount_nano=amount_of(amount),
+        currency=currency,
+        reason=reason,
+        kind=LotKind.PROMOTIONAL if promotional else LotKind.PAID,
+        priority=priority,
+        effective_at=_moment("--from", begins, now),
+        expires_at=_moment("--expires", expires, now),
+        source=source if invoice is None else LotSource.INVOICE,
+        source_ref=invoice,
+    )
 
     async def work(session: AsyncSession, actor: Actor) -> tuple[bool, list[dict[str, object]]]:
         given = await give(session, actor, new, SystemClock())
@@ -79,8 +127,92 @@ def list_(organisation: OrganisationOption = None, data: DataFolder = None, as_j
 
 
 @app.command()
+def lots(organisation: OrganisationOption = None, data: DataFolder = None, as_json: AsJson = False) -> None:
+    """List an organisation's lots in the order in which they are burned."""
+
+    async def work(session: AsyncSession, actor: Actor) -> list[dict[str, object]]:
+        return [lot_fields(each) for each in await lots_of(session, actor.organisation_id)]
+
+    rows = as_operator(data, work, organisation)
+    if as_json:
+        typer.echo(json.dumps(rows, default=plain))
+        return
+    amounts = [Column(name, justify="right") for name in ("amount", "burned", "left")]
+    table = Table("lot", "kind", "priority", "from (UTC)", "expires (UTC)", "currency", *amounts, box=None)
+    for row in rows:
+        times = (_shown(row["effective_at"]), "voided" if row["voided_at"] else _shown(row["expires_at"]))
+        words = (str(row[name]) for name in ("currency", "amount", "burned", "left"))
+        table.add_row(str(row["id"]), str(row["kind"]), str(row["priority"]), *times, *words)
+    print_table(table)
+
+
+@app.command()
+def burn(data: DataFolder = None, as_json: AsJson = False) -> None:
+    """Burn what was spent onto lots; safe to kill and to run again."""
+    count = with_database(data, burn_lots)
+    typer.echo(json.dumps({"object": "burned", "transfers": count}) if as_json else f"burned {count:,} transfers")
+
+
+@app.command()
+def expire(data: DataFolder = None, as_json: AsJson = False) -> None:
+    """Begin the lots that have become effective, and book what is left of those that have ended.
+
+    What requests under way may still take of a lot is booked by a later run.
+    """
+
+    async def work(database: Database) -> list[dict[str, object]]:
+        return [lapse_fields(each) for each in await sweep_all(database, SystemClock())]
+
+    _print_lapses(with_database(data, work), as_json)
+
+
+@app.command()
+def void(
+    lot: Annotated[str, typer.Argument(help="The lot's id.")],
+    reason: Annotated[str, typer.Option(help="Why; kept with the lot.")],
+    organisation: OrganisationOption = None,
+    data: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a lot; what is left of it goes back to where it came from, what is held once it is free."""
+
+    async def work(session: AsyncSession, actor: Actor) -> list[dict[str, object]]:
+        return [lapse_fields(each) for each in await void_lot(session, actor, lot, reason, SystemClock())]
+
+    _print_lapses(as_operator(data, work, organisation), as_json)
+
+
+@app.command()
+def correct(
+    charge: Annotated[str, typer.Argument(help="The transfer that charged too much: a request's id.")],
+    amount: Annotated[str, typer.Argument(help="How much of it is given back.")],
+    reason: Annotated[str, typer.Option(help="Why; kept with the transfer.")],
+    correction_id: Annotated[str | None, typer.Option("--id", help="Its name: the same id is given back once.")] = None,
+    organisation: OrganisationOption = None,
+    data: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give back what was charged wrongly to the lots that paid for it, the last burned first.
+
+    What came from a lot that has ended comes back as a new one, valid for 30 days if the old one could expire.
+    """
+    new = Correction(id=correction_id or Ids().new(), charge_id=charge, amount_nano=amount_of(amount), reason=reason)
+
+    async def work(session: AsyncSession, actor: Actor) -> bool:
+        return await correct_charge(session, actor, new, SystemClock())
+
+    done = as_operator(data, work, organisation)
+    shown = amount_text(new.amount_nano)
+    if as_json:
+        fields = {"object": "correction", "id": new.id, "charge": charge, "amount": shown, "corrected": done}
+        typer.echo(json.dumps(fields))
+    else:
+        typer.echo(f"{'given back' if done else 'given back before'}: {shown} (id {new.id})")
+
+
+@app.command()
 def check(data: DataFolder = None, as_json: AsJson = False) -> None:
-    """Derive every balance and hold from the transfers once more; exit 1 naming what differs."""
+    """Derive every balance, hold and lot from the transfers once more; exit 1 naming what differs."""
 
     async def work(database: Database) -> list[str]:
         async with database.reading() as session:
@@ -90,6 +222,24 @@ def check(data: DataFolder = None, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps({"object": "books", "sound": not problems, "problems": problems}))
     elif not problems:
-        typer.echo("sound: every balance is what its transfers say")
+        typer.echo("sound: every balance and lot is what its transfers say")
     if problems:
         raise BooksBroken("The books do not add up: " + "; ".join(problems))
+
+
+def _moment(option: str, text: str | None, now: datetime) -> datetime | None:
+    return None if text is None else moment(option, text, now, past=False)
+
+
+def _shown(value: object) -> str:
+    return value.strftime("%Y-%m-%d %H:%M") if isinstance(value, datetime) else "-"
+
+
+def _print_lapses(rows: list[dict[str, object]], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        typer.echo(f"{row['kind']}: {row['amount']} of lot {row['lot']} (transfer {row['transfer']})")
+    if not rows:
+        typer.echo("nothing to book")

@@ -44,6 +44,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._direct: DirectCaller | None = None
         self._head_bytes = 0
         self._gone: list[Gone] = []
+        self._awaits_head = False
         self._head_timer: Deadline | None = None
         self._rest_timer: Deadline | None = None
 
@@ -52,6 +53,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self.limit_concurrency is not None and len(self.connections) > self.limit_concurrency:
             transport.abort()
             return
+        self._awaits_head = True
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -63,27 +65,24 @@ class BoundedHttp(HttpToolsProtocol):
         self._forget_requests()
 
     def data_received(self, data: bytes) -> None:
-        if not self._awaits_head:
-            super().data_received(data)
-            self._watch_rest()
-            return
         self._head_bytes += len(data)
         super().data_received(data)
         # Asked afterwards: what came may have held the whole head, and the beginning of a body with it.
-        if self._awaits_head and self._head_bytes > _LARGEST_HEAD:
+        if not self._awaits_head:
+            self._watch_rest()
+        elif self._head_bytes > _LARGEST_HEAD:
             self.send_400_response("The head of the request is too large.")
+        elif self._head_timer is None and not self.transport.is_closing():
+            self._wait_for_head()
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
+        self._awaits_head = True
         self._rest_is_over()
-        if self._head_timer is None:
-            self._wait_for_head()
-        super().on_message_begin()
-        unanswered = 1 + len(self.pipeline) if self._unanswered else 0
-        del self._gone[: max(0, len(self._gone) - unanswered)]
-        gone = Gone()
-        self._gone.append(gone)  # more than one only where a client sends requests before it has its answers
-        cast(dict[str, Any], self.scope)["extensions"] = {GONE: gone}
+        # What uvicorn would do here too, but for the scope, which `_answer_by_asgi` makes for those who need one.
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
@@ -93,15 +92,36 @@ class BoundedHttp(HttpToolsProtocol):
         path = _DIRECT_PATHS.get(self.url)
         if path is None or self._unanswered or not self._is_plain_post():
             self._direct = None
-            super().on_headers_complete()
+            self._answer_by_asgi()
             return
         caller = self._direct = DirectCaller(self, path, self.headers)
         caller.keep_alive = cast(Any, self.parser).should_keep_alive()
-        self._gone[-1] = caller.gone
+        self._gone = [caller.gone]
         self.cycle = cast(RequestResponseCycle, caller)
         task = self.loop.create_task(self._gateway.answer(caller))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    def _answer_by_asgi(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        unanswered = 1 + len(self.pipeline) if self._unanswered else 0
+        del self._gone[: max(0, len(self._gone) - unanswered)]
+        gone = Gone()
+        self._gone.append(gone)  # more than one only where a client sends requests before it has its answers
+        cast(dict[str, Any], self.scope).update(headers=headers, extensions={GONE: gone})
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        # The same with a timer that costs less.
+        self.server_state.total_requests += 1
+        self._unset_keepalive_if_required()
+        self.flow.resume_reading()
+        self.timeout_keep_alive_task = cast(Any, later(self.timeout_keep_alive, self.timeout_keep_alive_handler))
 
     def on_body(self, body: bytes) -> None:
         if self._direct is None:
@@ -129,14 +149,11 @@ class BoundedHttp(HttpToolsProtocol):
         cycle = cast(RequestResponseCycle | None, self.cycle)  # uvicorn forgets that there is none at first
         return cycle is not None and not cycle.response_complete
 
-    @property
-    def _awaits_head(self) -> bool:
-        return self._head_timer is not None
-
     def _wait_for_head(self) -> None:
         self._head_timer = later(_HEAD_TIMEOUT_S, self._give_up)
 
     def _stop_waiting(self) -> None:
+        self._awaits_head = False
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None

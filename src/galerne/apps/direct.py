@@ -9,21 +9,19 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
-from galerne.gateway import STALL_S, Caller, Gone, HungUp, Scope
+from galerne.gateway import STALL_S, Caller, Gone, HungUp
 
 __all__ = ["DirectCaller"]
 
-_MOST_SKIPPED_BYTES = 64 * 1024 * 1024
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_CLOSE = (b"connection", b"close")
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
 
 
 class DirectCaller(Caller):
     """One POST request on `http`, a `BoundedHttp`; its answer is written with as few system calls as it has parts."""
 
     def __init__(self, http: Any, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        self.gone = Gone()
-        scope: Scope = {"method": "POST", "path": path, "headers": headers, "extensions": {"galerne.gone": self.gone}}
-        super().__init__(scope, _no_message, _no_message)
+        super().__init__("POST", path, headers, Gone())
         self._http = http
         self._transport = http.transport
         self._flow = http.flow
@@ -61,6 +59,11 @@ class DirectCaller(Caller):
         self._complete = True
         self.set()
 
+    def _here(self, limit: int) -> bytes | None:
+        if not self._complete or len(self._parts) != 1 or self._size > limit:
+            return None
+        return self._parts.pop()
+
     async def _read(self, limit: int) -> bytes:
         parts: list[bytes] = []
         size = 0
@@ -74,9 +77,9 @@ class DirectCaller(Caller):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
             await self._more()
 
-    async def _skip(self) -> None:
+    async def _skip(self, most: int) -> None:
         skipped = 0
-        while not self._complete and skipped < _MOST_SKIPPED_BYTES:
+        while not self._complete and skipped < most:
             skipped += self._size
             self._parts, self._size = [], 0
             await self._more()
@@ -94,12 +97,11 @@ class DirectCaller(Caller):
     async def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         self.status = status
         self.ended = True
-        head = self._head_of(status, (*headers, (b"content-length", b"%d" % len(body))))
-        await self._end(head + body)
+        await self._end(self._head_of(status, headers, b"content-length: %d\r\n\r\n" % len(body)) + body)
 
     def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.status = status
-        self._head = self._head_of(status, (*headers, (b"transfer-encoding", b"chunked")))
+        self._head = self._head_of(status, headers, b"transfer-encoding: chunked\r\n\r\n")
 
     def write_now(self, part: bytes) -> bool:
         head, self._head = self._head, b""
@@ -133,15 +135,9 @@ class DirectCaller(Caller):
                 self._transport.abort()
                 raise HungUp("The client has stopped reading.") from error
 
-    def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        for name, value in (*self._http.server_state.default_headers, *headers):
-            lines.append(b"%b: %b\r\n" % (name, value))
-            if name == b"connection" and value == b"close":
-                self.keep_alive = False
-        lines.append(b"\r\n")
-        return b"".join(lines)
-
-
-async def _no_message(*_given: Any) -> Any:
-    raise RuntimeError("a direct caller has no messages")
+    def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]], last: bytes) -> bytes:
+        all_headers = (*self._http.server_state.default_headers, *headers)
+        if _CLOSE in all_headers:
+            self.keep_alive = False
+        line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
+        return b"\r\n".join([line, *map(b": ".join, all_headers), last])

@@ -1,7 +1,6 @@
 """What is decided before an engine is asked: who calls, in which dialect, for which model, within which limits."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -59,6 +58,12 @@ _UPSTREAM_PATHS: dict[Endpoint, UpstreamPath] = {
     "fim.completions": "/completions",
     "embeddings": "/embeddings",
 }
+_BUILD: dict[type[Any], Callable[[Parsed[Any], Model], dict[str, Any]]] = {
+    ChatBody: chat_upstream,
+    CompletionBody: completion_upstream,
+    FimBody: fim_upstream,
+    EmbeddingBody: embedding_upstream,
+}
 _MOST_OUTPUT = 32_768  # a cap of two thousand million tokens is no plan, and must not lock a key until it settles
 _LARGEST_CONTEXT = 131_072  # of models whose own context nobody told us
 _TEMPLATE_TOKENS = 512  # a system prompt that a template puts in by itself, dates and tool instructions among it
@@ -66,8 +71,7 @@ _TOKENS_OF_A_PART = 16
 _ASSUMED_OUTPUT = 1024  # reserved for an answer without a cap of its own; the correction follows at settlement
 
 
-@dataclass(slots=True)
-class Arrival:
+class Arrival(Struct, eq=False):
     """A request as it comes in; what is learnt on the way is kept here, so that a refusal can be told and logged."""
 
     caller: Caller
@@ -161,7 +165,8 @@ class Admission:
             check_strict(parsed, arrival.dialect)
         model = arrival.model = await self._catalogue.find(parsed.body.model)
         _check_kind(model, arrival.endpoint)
-        upstream_body = await self._upstream_body(parsed, model) | cache_scope(model, grant.actor.organisation_id)
+        upstream_body = await self._upstream_body(parsed, model)
+        upstream_body.update(cache_scope(model, grant.actor.organisation_id))
         prompt_bytes = _prompt_bytes(parsed.body)
         terms = arrival.terms = await self._terms.of(grant, model)
         tier = tier_of(parsed.body.service_tier if isinstance(parsed.body, Sampled) else None, terms.plan)
@@ -195,13 +200,7 @@ class Admission:
             schemas = function_schemas(body)
             if schemas:
                 await self._schemas.check(schemas)
-        build: dict[type[Any], Callable[[Parsed[Any], Model], dict[str, Any]]] = {
-            ChatBody: chat_upstream,
-            CompletionBody: completion_upstream,
-            FimBody: fim_upstream,
-            EmbeddingBody: embedding_upstream,
-        }
-        return build[type(body)](parsed, model)
+        return _BUILD[type(body)](parsed, model)
 
 
 def most_tokens(body: Body, raw_bytes: int, model: Model) -> tuple[int, int]:

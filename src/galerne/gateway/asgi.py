@@ -7,7 +7,7 @@ from typing import Any, cast
 from prometheus_client import CollectorRegistry
 
 from galerne.gateway.admission import PATHS, Admission, Admitted, Arrival
-from galerne.gateway.caller import Caller, HungUp, Receive, Scope, Send
+from galerne.gateway.caller import AsgiCaller, Caller, HungUp, Receive, Scope, Send
 from galerne.gateway.catalogue import Catalogue, model_reader
 from galerne.gateway.commit import Commit, commit_script
 from galerne.gateway.desk import GatewayDesk
@@ -183,7 +183,7 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         invariant(scope["type"] == "http", "the gateway answers HTTP only")
-        await self.answer(Caller(scope, receive, send))
+        await self.answer(AsgiCaller(scope, receive, send))
 
     async def answer(self, caller: Caller) -> None:
         """Answer one request on a path that this gateway handles; raises nothing but a cancellation."""

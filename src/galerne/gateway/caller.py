@@ -1,13 +1,26 @@
 """One HTTP caller as ASGI shows it: headers, body within a limit, answers whole or in parts, and its hanging up."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
 from galerne.kernel import BadRequest, GalerneError, TooLarge, later
 
-__all__ = ["GONE", "STALL_S", "Caller", "Gone", "Headers", "HungUp", "Receive", "RequestTimedOut", "Scope", "Send"]
+__all__ = [
+    "GONE",
+    "STALL_S",
+    "AsgiCaller",
+    "Caller",
+    "Gone",
+    "Headers",
+    "HungUp",
+    "Receive",
+    "RequestTimedOut",
+    "Scope",
+    "Send",
+]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -57,29 +70,18 @@ class Gone:
             self.callback()
 
 
-class Caller:
-    """One request and its answer; `status` is what was answered, 0 before; `ended` once its last part is on its way.
+class Caller(ABC):
+    """One request and its answer; `status` is what was answered, 0 before; `ended` once its last part is on its way."""
 
-    This one speaks ASGI; a server may hand over one that writes to its connection itself.
-    """
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.gone: Gone = scope.get("extensions", {}).get(GONE) or Gone()  # a server without it never tells
+    def __init__(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], gone: Gone) -> None:
+        self.method = method
+        self.path = path
+        self.headers = dict(headers)
+        self.gone = gone
         self.status = 0
         self.ended = False
-        self._unread = True
+        self.user_agent = self.headers.get(b"user-agent", b"").decode("latin-1")
         self._stalled = False
-        self._waiting: list[MutableMapping[str, Any]] = []
-        self._receive = receive
-        self._send = send
-
-    @property
-    def user_agent(self) -> str:
-        """The client's name for itself, or an empty text."""
-        return self.headers.get(b"user-agent", b"").decode("latin-1")
 
     async def body(self, limit: int) -> bytes:
         """The whole body; `TooLarge` as soon as more than `limit` bytes are announced or seen, reading no further."""
@@ -88,6 +90,8 @@ class Caller:
         announced = self.headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > limit:
             raise self.too_large(limit)
+        if (here := self._here(limit)) is not None:
+            return here
         late = later(_BODY_TIMEOUT_S, self._give_up, asyncio.current_task())
         try:
             return await self._read(limit)
@@ -97,6 +101,64 @@ class Caller:
             raise
         finally:
             late.cancel()
+
+    def _here(self, limit: int) -> bytes | None:
+        """The whole body, if all of it has come."""
+        return None
+
+    @abstractmethod
+    async def _read(self, limit: int) -> bytes: ...
+
+    async def skip_body(self) -> None:
+        """Read and drop the rest of a refused body, within bounds: a client that still writes reads no answer."""
+        with suppress(TimeoutError, HungUp):
+            async with asyncio.timeout(_SKIP_TIMEOUT_S):
+                await self._skip(_MOST_SKIPPED_BYTES)
+
+    @abstractmethod
+    async def _skip(self, most: int) -> None: ...
+
+    @abstractmethod
+    async def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer."""
+
+    @abstractmethod
+    def begin(self, status: int, headers: Headers) -> None:
+        """Begin an answer that comes in parts; nothing needs to be sent before its first one."""
+
+    @abstractmethod
+    def write_now(self, part: bytes) -> bool:
+        """Send one part of many; whether there may be more before `caught_up`."""
+
+    @abstractmethod
+    async def caught_up(self) -> None:
+        """Returns when the transport has taken what was written, however long that lasts."""
+
+    @abstractmethod
+    async def finish(self, part: bytes) -> None:
+        """Send the last part; `HungUp` for a caller who has stopped reading."""
+
+    def _give_up(self, task: "asyncio.Task[object] | None") -> None:
+        self._stalled = True
+        if task is not None:
+            task.cancel()
+
+    @staticmethod
+    def too_large(limit: int) -> TooLarge:
+        """What a caller is told whose body has more than `limit` bytes."""
+        return TooLarge(f"The body is larger than the {limit} bytes that this server takes.")
+
+
+class AsgiCaller(Caller):
+    """A caller as ASGI shows it; every part of an answer has to be waited for."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gone = scope.get("extensions", {}).get(GONE) or Gone()  # a server without it never tells
+        super().__init__(scope["method"], scope["path"], scope["headers"], gone)
+        self._unread = True
+        self._waiting: list[MutableMapping[str, Any]] = []
+        self._receive = receive
+        self._send = send
 
     async def _read(self, limit: int) -> bytes:
         parts: list[bytes] = []
@@ -113,42 +175,31 @@ class Caller:
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def skip_body(self) -> None:
-        """Read and drop the rest of a refused body, within bounds: a client that still writes reads no answer."""
-        with suppress(TimeoutError, HungUp):
-            async with asyncio.timeout(_SKIP_TIMEOUT_S):
-                await self._skip()
-
-    async def _skip(self) -> None:
+    async def _skip(self, most: int) -> None:
         skipped = 0
-        while self._unread and skipped < _MOST_SKIPPED_BYTES:
+        while self._unread and skipped < most:
             message = await self._receive()
             skipped += len(message.get("body", b""))
             self._unread = message.get("more_body", False)
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send a whole answer."""
         self.begin(status, (*headers, (b"content-length", b"%d" % len(body))))
         await self.finish(body)
 
     def begin(self, status: int, headers: Headers) -> None:
-        """Begin an answer that comes in parts; nothing needs to be sent before its first one."""
         self.status = status
         self._waiting.append({"type": "http.response.start", "status": status, "headers": list(headers)})
 
     def write_now(self, part: bytes) -> bool:
-        """Send one part of many; whether there may be more before `caught_up`: ASGI has to be waited for."""
         self._waiting.append({"type": "http.response.body", "body": part, "more_body": True})
         return False
 
     async def caught_up(self) -> None:
-        """Returns when the transport has taken what was written, however long that lasts."""
         waiting, self._waiting = self._waiting, []
         for message in waiting:
             await self._send(message)
 
     async def finish(self, part: bytes) -> None:
-        """Send the last part; `HungUp` for a caller who has stopped reading."""
         self.ended = True
         stalled = later(STALL_S, self._give_up, asyncio.current_task())
         try:
@@ -160,13 +211,3 @@ class Caller:
             raise
         finally:
             stalled.cancel()
-
-    def _give_up(self, task: "asyncio.Task[object] | None") -> None:
-        self._stalled = True
-        if task is not None:
-            task.cancel()
-
-    @staticmethod
-    def too_large(limit: int) -> TooLarge:
-        """What a caller is told whose body has more than `limit` bytes."""
-        return TooLarge(f"The body is larger than the {limit} bytes that this server takes.")

@@ -96,6 +96,7 @@ class EngineAnswer:
         `take` says whether the client keeps up; if it does not, nothing is read until `caught_up` returns.
         """
         came = partial(self._came, take)
+        self._watch()
         while True:
             self._waiting_since_s = monotonic()
             await self._response.hand_over(came)
@@ -138,11 +139,12 @@ class EngineAnswer:
         self._response.close()
 
     async def _read(self) -> bytes:
-        self._waiting_since_s = monotonic()
-        if self._timer is None:
-            self._timer = later(self._limit_s, self._look)
         try:
-            read = await self._response.read()
+            if self._response.waiting:
+                self._watch()
+                self._waiting_since_s = monotonic()
+                await self._response.wait()
+            read = self._response.take()
         except Lost as error:
             if self._tally.finished:
                 return b""  # only what says that this was all is missing
@@ -156,9 +158,14 @@ class EngineAnswer:
             raise UpstreamFailed("The engine's answer is too large.", code="upstream_garbage")
         if self._limit_s != self._idle_s:
             self._limit_s = self._idle_s
-            self._timer.cancel()
-            self._timer = later(self._idle_s / 8, self._look)
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = later(self._idle_s / 8, self._look)
         return read
+
+    def _watch(self) -> None:
+        if self._timer is None:
+            self._timer = later(self._limit_s, self._look)
 
     async def _reach_end(self) -> None:
         # A connection can be used again only if its answer was read to its end, right behind the last event.

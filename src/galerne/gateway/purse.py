@@ -7,6 +7,8 @@ account had left, for at most two seconds after its last use.
 
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from galerne.metering.lease_book import HELD_MS, SKEW_MS
 
 __all__ = ["Draw", "Hold", "Purse"]
@@ -38,8 +40,7 @@ class Hold:
         return bool(self.in_flight or self.unwritten)
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(Struct, frozen=True):
     """What one request has reserved, and from which hold."""
 
     hold: Hold

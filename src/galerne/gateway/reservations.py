@@ -58,13 +58,12 @@ class Need(Struct, frozen=True):
         return 1
 
 
-@dataclass(slots=True, eq=False)
-class Reserved:
+class Reserved(Struct, eq=False):
     """What was set aside for one request, until it is settled once."""
 
     terms: Terms
     need: Need
-    parts: list[tuple[LeaseBook, int]] = field(default_factory=list[tuple[LeaseBook, int]])
+    parts: list[tuple[LeaseBook, int]] = []
     draw: Draw | None = None
 
     def leases(self) -> dict[str, Quantity]:

@@ -17,6 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from msgspec import Struct
+
 from galerne.gateway.commit import Commit, Errand
 from galerne.gateway.progress import Progress
 from galerne.gateway.reservations import Answers, Orders
@@ -80,8 +82,7 @@ class Waits:
     outage_s: float = 60.0
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
+class _Waiting(Struct, eq=False):
     one: Settled
     committed: asyncio.Future[None]
     written: Callable[[], None] | None = None

@@ -1,8 +1,9 @@
 """Counts one request's tokens and times as its chunks pass; pure: it is told the moment."""
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from galerne.gateway.flights import FlightSlot
 from galerne.gateway.wire.answer import TokenCount
@@ -16,8 +17,7 @@ BYTES_PER_TOKEN = 4
 _LARGEST = 2**24  # no answer has 16 million tokens, and none waits as many milliseconds: such a number reports nothing
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(Struct):
     """What is known of one request so far.
 
     `reached` becomes true when an engine may have begun to work; only then is there anything to settle. `heard` becomes
@@ -41,7 +41,7 @@ class Tally:
     _usage: Usage | None = None
     _chunks: int = 0
     _sent: tuple[Usage | None, int] | None = None
-    _unfinished: set[int] = field(default_factory=set[int])
+    _unfinished: set[int] = set()
     _several: bool = False
 
     def see(self, chunk: Chunk, now_s: float) -> None:
@@ -64,7 +64,8 @@ class Tally:
                 self._unfinished.discard(choice.index)
             else:
                 self._unfinished.add(choice.index)
-        self._several = self._several or any(choice.index > 0 for choice in chunk.choices)
+            if choice.index > 0:
+                self._several = True
         if self._several and chunk.usage is not None and chunk.choices:
             self._usage = self._of_all_choices(chunk.usage)
 

@@ -1,8 +1,9 @@
 """How a request ended, and what usage and journal say of it; pure."""
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
+
+from msgspec import Struct
 
 from galerne.gateway.admission import Admitted
 from galerne.gateway.caller import HungUp
@@ -23,15 +24,17 @@ class InternalError(GalerneError):
     """A defect of this server."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The end of one request: its `result`, or the `error` that ended it; `cause` is for the log."""
 
     outcome: Outcome
-    result: bytes | StreamWriter | None = field(default=None, repr=False)
+    result: bytes | StreamWriter | None = None
     error: GalerneError | None = None
     hung_up: bool = False
     cause: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Verdict({self.outcome})"  # never what an engine wrote
 
 
 def cancelled(*, hung_up: bool) -> Verdict:

@@ -7,13 +7,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import msgspec
 from msgspec import Struct
 
+from galerne.kernel.clock import utc_text
 from galerne.kernel.errors import BadRequest
 
 Outcome = Literal["done", "refused", "failed"]
@@ -73,22 +74,16 @@ class Entry(Struct, frozen=True, kw_only=True):
         if self.at.tzinfo is None:
             raise ValueError("a time without a zone cannot be journalled")
         actor = self.actor
-        _check_text(
-            self.action,
-            self.resource,
-            self.request_id,
-            actor.id,
-            actor.organisation_id,
-            actor.workspace_id,
-            *self.detail,
-        )
+        texts = [self.action, self.resource, self.request_id or "", actor.id, actor.organisation_id, *self.detail]
+        texts.append(actor.workspace_id or "")
         for value in self.detail.values():
             if type(value) is str:
-                _check_text(value)
+                texts.append(value)
             elif type(value) is int and abs(value) > _LARGEST_INTEGER:
                 raise BadRequest(
                     f"The number {value} is too large to be journalled; the largest is {_LARGEST_INTEGER}."
                 )
+        _check_text("".join(texts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +119,14 @@ def encode(entry: Entry, seq: int) -> bytes:
 
 
 def _sorted(detail: Mapping[str, str | int | bool | None]) -> dict[str, str | int | bool | None]:
-    names = list(detail)
-    if all(map(str.isascii, names)):
-        names.sort()
-    else:
-        names.sort(key=lambda name: name.encode("utf-16-be"))  # RFC 8785 section 3.2.3
-    return {name: detail[name] for name in names}
+    if "".join(detail).isascii():
+        return dict(sorted(detail.items()))
+    return dict(sorted(detail.items(), key=lambda pair: pair[0].encode("utf-16-be")))  # RFC 8785 section 3.2.3
 
 
 def timestamp(at: datetime) -> str:
     """`at` as RFC 3339 in UTC with microseconds, always of the same length."""
-    return at.astimezone(UTC).isoformat("T", "microseconds")[:26] + "Z"
+    return utc_text(at).replace(" ", "T") + "Z"
 
 
 def extend(chain_hash: bytes, leaf_hash: bytes) -> bytes:
@@ -148,9 +140,8 @@ def decode(leaf: bytes) -> dict[str, Any]:
     return fields
 
 
-def _check_text(*texts: str | None) -> None:
-    whole = "".join([text for text in texts if text])
-    if "\x00" in whole or not (whole.isascii() or _encodable(whole)):
+def _check_text(text: str) -> None:
+    if "\x00" in text or not (text.isascii() or _encodable(text)):
         raise BadRequest("A name holds a NUL or half a surrogate pair; send it as valid Unicode without U+0000.")
 
 

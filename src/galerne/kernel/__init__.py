@@ -1,6 +1,6 @@
 """What every domain stands on and no business word: errors, time, ids, settings, database, HTTP client, logs."""
 
-from galerne.kernel.clock import Clock, ManualClock, SystemClock
+from galerne.kernel.clock import Clock, ManualClock, SystemClock, utc_text
 from galerne.kernel.database import Database, Table, UtcTime
 from galerne.kernel.errors import (
     BadRequest,
@@ -63,4 +63,5 @@ __all__ = [
     "read_secret",
     "run_in_session",
     "token",
+    "utc_text",
 ]

@@ -2,8 +2,10 @@
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+from msgspec import Struct
 
 
 class Clock(Protocol):
@@ -43,3 +45,25 @@ class ManualClock:
     def monotonic(self) -> float:
         """Seconds advanced so far."""
         return self.elapsed_s
+
+
+class _Second(Struct):
+    begin: datetime
+    end: datetime
+    text: str
+
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+_lately = _Second(_NEVER, _NEVER, "")
+
+
+def utc_text(at: datetime) -> str:
+    """`at`, which is aware, in UTC as `2026-11-23 09:30:00.000000`: 26 characters that sort as time goes.
+
+    The text of the last second is kept, for each request writes several times of the same one.
+    """
+    if not _lately.begin <= at < _lately.end:
+        begin = at.astimezone(UTC).replace(microsecond=0)
+        _lately.begin, _lately.end = begin, begin + timedelta(seconds=1) if begin < _NEVER else begin
+        _lately.text = begin.isoformat(" ")[:19]
+    return "%s.%06d" % (_lately.text, at.microsecond)  # noqa: UP031 - half the cost of an f-string's format

@@ -10,7 +10,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
@@ -18,6 +18,7 @@ from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 import httptools
+from msgspec import Struct
 
 from galerne.kernel.wheel import later
 
@@ -85,7 +86,7 @@ class Client:
         when it does not begin to answer within `within_s`.
         """
         connection = self._take(address) or await self._connect(address)
-        answer = Answer(connection)
+        answer = Answer(connection, asyncio.get_running_loop().create_future())
         connection.begin(answer)
         connection.transport.write(
             head + b"\r\n" if body is None else head + b"content-length: %d\r\n\r\n" % len(body) + body
@@ -167,16 +168,15 @@ class _Tls:
 _tls = _Tls()
 
 
-@dataclass(slots=True, eq=False)
-class Answer:
+class Answer(Struct, eq=False):
     """One answer: `status` and `headers` (lower-case names) once it is there, then its body in the parts that came."""
 
     connection: "_Connection"
+    head: asyncio.Future[None]
     status: int = 0
-    headers: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
+    headers: dict[bytes, bytes] = {}
     complete: bool = False
-    head: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    _parts: list[bytes] = field(default_factory=list[bytes])
+    _parts: list[bytes] = []
     _size: int = 0
     _waiter: asyncio.Future[None] | None = None
     _failure: Exception | None = None
@@ -195,23 +195,35 @@ class Answer:
         No task is woken for a part, which would cost more than most sinks do. What has come before, and what comes
         after, is for `read`: it returns at once while there is any.
         """
-        if self._parts or self.complete or self._failure is not None:
+        if not self.waiting:
             return
         self._sink = sink
+        try:
+            await self.wait()
+        finally:
+            self._sink = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the next `read` has to wait."""
+        return not (self._parts or self.complete or self._failure is not None)
+
+    async def read(self) -> bytes:
+        """What has come since the last call, at least one byte; nothing at the end. Raises `Lost`."""
+        if self.waiting:
+            await self.wait()
+        return self.take()
+
+    async def wait(self) -> None:
+        """Until there is something to `take`."""
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
         finally:
-            self._sink = self._waiter = None
+            self._waiter = None
 
-    async def read(self) -> bytes:
-        """What has come since the last call, at least one byte; nothing at the end. Raises `Lost`."""
-        if not self._parts and not self.complete and self._failure is None:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+    def take(self) -> bytes:
+        """What `read` returns where it need not wait."""
         if self._parts:
             read = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
             self._parts.clear()

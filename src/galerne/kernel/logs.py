@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from galerne.kernel.clock import utc_text
+
 _MOST_FRAMES = 50
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("log_context")
 
@@ -82,13 +84,13 @@ class LineLog:
     """One kind of line, of level info, written for every request."""
 
     def __init__(self, part: str, event: str) -> None:
-        self._log = Log(part)
+        self._part = part
         self._event = event
 
     def write(self, fields: Mapping[str, Any]) -> None:
         """Write a line, unless only graver ones are wanted."""
         if _state.least <= logging.INFO:
-            self._log.info(self._event, **fields)
+            _state.write({**_head("info", self._event), "part": self._part, **fields})
 
 
 def get_logger(name: str) -> Log:
@@ -119,7 +121,12 @@ def captured_logs() -> Generator[list[dict[str, Any]]]:
 
 
 def _head(level: str, event: str) -> dict[str, Any]:
-    return {"timestamp": datetime.now(UTC).isoformat(), "level": level, "event": event, **_bound.get({})}
+    return {
+        "timestamp": utc_text(datetime.now(UTC)).replace(" ", "T") + "+00:00",
+        "level": level,
+        "event": event,
+        **_bound.get({}),
+    }
 
 
 def _told(error: BaseException) -> list[dict[str, Any]]:

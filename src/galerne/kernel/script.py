@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Literal, TypeVar, cast
@@ -17,6 +17,7 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from galerne.kernel.clock import utc_text
 from galerne.kernel.database import UtcTime
 from galerne.kernel.errors import invariant
 
@@ -157,7 +158,7 @@ def _once(column: str | None) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         invariant(value.tzinfo is not None, "a time without a zone cannot be stored")
-        return value.astimezone(UTC).isoformat(" ", "microseconds")[:26]  # as UtcTime writes it
+        return utc_text(value)  # as UtcTime writes it
     if isinstance(value, list):
         return json.dumps(value)
     return value

@@ -9,21 +9,19 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from msgspec import Struct
+
 __all__ = ["Deadline", "later"]
 
 _TICK_S = 0.05
 
 
-class Deadline:
+class Deadline(Struct, eq=False):
     """One timer; cancelling it twice, or after it went off, changes nothing."""
 
-    __slots__ = ("_arguments", "_callback", "_slot")
-
-    def __init__(self, slot: "set[Deadline]", callback: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-        self._slot = slot
-        self._callback = callback
-        self._arguments = arguments
-        slot.add(self)
+    _slot: "set[Deadline]"
+    _callback: Callable[..., object]
+    _arguments: tuple[Any, ...]
 
     def cancel(self) -> None:
         """Have nothing happen, and hold nothing any more: whoever sets a timer on itself keeps the timer too."""
@@ -56,7 +54,9 @@ class _Wheel:
             if self._ticking is None:
                 self._turned = int(monotonic() / _TICK_S)
                 self._ticking = self.loop.call_later(_TICK_S, self._tick)
-        return Deadline(slot, callback, arguments)
+        deadline = Deadline(slot, callback, arguments)
+        slot.add(deadline)
+        return deadline
 
     def _tick(self) -> None:
         now = int(monotonic() / _TICK_S)

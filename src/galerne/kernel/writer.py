@@ -20,6 +20,10 @@ from galerne.kernel.script import Rows, Script, calls
 
 __all__ = ["Writer", "blames_content", "open_writer"]
 
+# A value of any other type than int, float and str sends Python's driver looking for somebody who can adapt it, by two
+# attributes that these types have not: ten times the cost of being told.
+for _plain in (bool, bytes, type(None)):
+    sqlite3.register_adapter(_plain, lambda value: value)
 _connect = cast(Any, asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]  # asyncpg is untyped
 _LOCK_PAUSE_S = 0.002
 _CONNECT_TIMEOUT_S = 5

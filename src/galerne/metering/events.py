@@ -52,9 +52,7 @@ class UsageEvent(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         # Checked here too, not only by the database: one bad event would undo a whole batch of other people's.
-        invariant(self.input_tokens >= 0, "a token count is negative")
-        invariant(self.cached_tokens >= 0, "a token count is negative")
-        invariant(self.output_tokens >= 0, "a token count is negative")
+        invariant(min(self.input_tokens, self.cached_tokens, self.output_tokens) >= 0, "a token count is negative")
         lasting = 0 <= self.queue_ms < math.inf and 0 <= self.total_ms < math.inf
         invariant(lasting and 0 <= (self.ttft_ms or 0) < math.inf, "a duration is negative or not a number")
         invariant(

@@ -1,9 +1,9 @@
 """Joins the chunks of a stream into whole choices; pure, for answers that are not streamed and for calls sent whole."""
 
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import msgspec
+from msgspec import Struct
 
 from galerne.gateway.wire.answer import AnswerChoice, AnswerToolCall, nine_characters
 from galerne.gateway.wire.chunks import NULL, Chunk, StreamChoice, ToolDelta
@@ -15,21 +15,19 @@ __all__ = ["Assembler", "ToolCallParts"]
 _LONGEST_CALLS = 16 * 1024 * 1024
 
 
-@dataclass(slots=True)
-class _Call:
+class _Call(Struct):
     given_id: str = ""
-    name: list[str] = field(default_factory=list[str])
-    arguments: list[str] = field(default_factory=list[str])
+    name: list[str] = []
+    arguments: list[str] = []
 
 
-@dataclass(slots=True)
-class ToolCallParts:
+class ToolCallParts(Struct):
     """The tool calls of one choice as their parts arrive."""
 
     request_id: str
     choice: int
     _size: int = 0
-    _calls: dict[int, _Call] = field(default_factory=dict[int, _Call])
+    _calls: dict[int, _Call] = {}
 
     def add(self, deltas: list[ToolDelta]) -> None:
         """Take in one chunk's parts; a part without an index belongs to the call that it stands at.
@@ -61,13 +59,12 @@ class ToolCallParts:
         ]
 
 
-@dataclass(slots=True)
-class _Parts:
+class _Parts(Struct):
     calls: ToolCallParts
-    content: list[str] = field(default_factory=list[str])
-    reasoning: list[str] = field(default_factory=list[str])
-    refusal: list[str] = field(default_factory=list[str])
-    logprobs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    content: list[str] = []
+    reasoning: list[str] = []
+    refusal: list[str] = []
+    logprobs: list[dict[str, Any]] = []
     finish_reason: str | None = None
 
 

@@ -54,8 +54,11 @@ def check_chat(parsed: Parsed[ChatBody]) -> None:
             )
         if message.content is None and not (message.role == "assistant" and message.tool_calls):
             raise invalid_field(f"messages[{index}].content", "this field is required here", "missing")
-    _check_tools(body)
-    _check_not_offered(parsed.fields, body)
+    if not (body.tools is None and body.tool_choice is None and body.response_format is None):
+        _check_tools(body)
+    name = _not_offered(parsed.fields, body)
+    if name is not None:
+        raise BadRequest(f"{name}: this server does not offer this.", param=name, code="unsupported_parameter")
     if body.top_logprobs is not None and not body.logprobs:
         raise invalid_field("top_logprobs", "needs logprobs to be true")
 
@@ -79,22 +82,21 @@ def _check_tools(body: ChatBody) -> None:
         raise invalid_field("response_format.json_schema.schema", "this field is required", "missing")
 
 
-def _check_not_offered(fields: Mapping[str, Any], body: ChatBody) -> None:
+def _not_offered(fields: Mapping[str, Any], body: ChatBody) -> str | None:
     # Ignoring these would give an answer that is not what was asked for: a missing guardrail, a missing voice.
-    offered = {
-        "guardrails": not body.guardrails,
-        "web_search_options": body.web_search_options is None,
-        "modalities": body.modalities in (None, [], ["text"]),
-        "audio": fields.get("audio") is None,
-        "moderation": fields.get("moderation") is None,
-    }
-    for name, fine in offered.items():
-        if not fine:
-            raise BadRequest(f"{name}: this server does not offer this.", param=name, code="unsupported_parameter")
+    if body.guardrails:
+        return "guardrails"
+    if body.web_search_options is not None:
+        return "web_search_options"
+    if body.modalities is not None and body.modalities not in ([], ["text"]):
+        return "modalities"
+    return next((name for name in ("audio", "moderation") if fields.get(name) is not None), None)
 
 
 def function_schemas(body: ChatBody) -> list[tuple[str, dict[str, Any]]]:
     """Every JSON Schema of the request with the path of its field."""
+    if not body.tools and body.response_format is None:
+        return []
     found = [
         (f"tools[{index}].function.parameters", tool.function.parameters)
         for index, tool in enumerate(body.tools or [])

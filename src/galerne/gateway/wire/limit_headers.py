@@ -8,7 +8,19 @@ __all__ = ["limit_headers"]
 
 Header = tuple[bytes, bytes]
 
-_MINUTE = ((b"requests", b"req", "requests"), (b"tokens", b"tokens", "tokens"))
+_LIMIT, _REMAINING, _RESET = b"x-ratelimit-limit-", b"x-ratelimit-remaining-", b"x-ratelimit-reset-"
+_MINUTE = (
+    (
+        ("requests", "minute"),
+        (_LIMIT + b"requests", _REMAINING + b"requests", _RESET + b"requests"),
+        (_LIMIT + b"req-minute", _REMAINING + b"req-minute"),
+    ),
+    (
+        ("tokens", "minute"),
+        (_LIMIT + b"tokens", _REMAINING + b"tokens", _RESET + b"tokens"),
+        (_LIMIT + b"tokens-minute", _REMAINING + b"tokens-minute"),
+    ),
+)
 
 
 def limit_headers(standings: Iterable[Standing], query_tokens: int) -> list[Header]:
@@ -22,35 +34,22 @@ def limit_headers(standings: Iterable[Standing], query_tokens: int) -> list[Head
         if kind not in tightest or _room(standing) < _room(tightest[kind]):
             tightest[kind] = standing
     headers: list[Header] = []
-    for openai, mistral, quantity in _MINUTE:
-        found = tightest.get((quantity, "minute"))
+    for kind, (limit, remaining, reset), mistral in _MINUTE:
+        found = tightest.get(kind)
         if found is not None:
-            headers += _both(found, openai, mistral)
+            most, left = b"%d" % found.limit, b"%d" % found.remaining
+            headers += ((limit, most), (remaining, left), (reset, _duration(found.reset_ms or 0)))
+            headers += ((mistral[0], most), (mistral[1], left))
     month = tightest.get(("tokens", "month"))
     if month is not None:
-        headers += _mistral(month, b"tokens-month")
+        headers.append((_LIMIT + b"tokens-month", b"%d" % month.limit))
+        headers.append((_REMAINING + b"tokens-month", b"%d" % month.remaining))
     headers.append((b"x-ratelimit-tokens-query-cost", b"%d" % query_tokens))
     return headers
 
 
 def _room(standing: Standing) -> tuple[int, int]:
     return standing.remaining, standing.limit
-
-
-def _both(standing: Standing, openai: bytes, mistral: bytes) -> list[Header]:
-    return [
-        (b"x-ratelimit-limit-" + openai, b"%d" % standing.limit),
-        (b"x-ratelimit-remaining-" + openai, b"%d" % standing.remaining),
-        (b"x-ratelimit-reset-" + openai, _duration(standing.reset_ms or 0)),
-        *_mistral(standing, mistral + b"-minute"),
-    ]
-
-
-def _mistral(standing: Standing, name: bytes) -> list[Header]:
-    return [
-        (b"x-ratelimit-limit-" + name, b"%d" % standing.limit),
-        (b"x-ratelimit-remaining-" + name, b"%d" % standing.remaining),
-    ]
 
 
 def _duration(milliseconds: int) -> bytes:

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import msgspec
+from msgspec import Struct
 
 from galerne.gateway.dialect import Dialect
 from galerne.gateway.wire.errors import FieldProblem, InvalidFields, UnknownFields
@@ -55,8 +55,7 @@ _ALLOWED = {
 _DOCUMENTED_EXTRAS = frozenset({"top_k", "min_p", "repetition_penalty", "prompt_logprobs", "top_prompt_logprobs"})
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed(Generic[BodyT]):
+class Parsed(Struct, Generic[BodyT], frozen=True):
     """A request that passed the door: its fields as sent, and the same as a typed struct."""
 
     fields: dict[str, Any]

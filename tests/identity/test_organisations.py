@@ -36,7 +36,7 @@ async def test_an_organisation_comes_with_a_workspace_and_an_administrator_whose
 
 
 def test_who_administers_one_organisation_does_not_administer_what_all_share() -> None:
-    shared = {Permission.PRICES_MANAGE, Permission.MODELS_MANAGE}
+    shared = {Permission.PRICES_MANAGE, Permission.MODELS_MANAGE, Permission.PAYMENTS_MANAGE}
     assert shared & ROLE_PERMISSIONS[Role.ORGANIZATION_ADMIN] == set()
     assert shared <= ROLE_PERMISSIONS[Role.INSTALLATION_ADMIN]
 

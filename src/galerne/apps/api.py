@@ -45,6 +45,7 @@ ROUTERS = (
     billing.contracts_router,
     billing.budgets_router,
     billing.costs_router,
+    billing.payments_router,
     ledger.router,
     metering.router,
     journal_routes.router,

@@ -26,6 +26,7 @@ class Permission(StrEnum):
     BILLING_MANAGE = "billing:manage"
     CREDITS_MANAGE = "credits:manage"
     LIMITS_MANAGE = "limits:manage"
+    PAYMENTS_MANAGE = "payments:manage"
 
 
 class Role(StrEnum):
@@ -38,7 +39,9 @@ class Role(StrEnum):
     BILLING = "billing"
 
 
-_OPERATORS = frozenset({Permission.MODELS_MANAGE, Permission.PRICES_MANAGE, Permission.CREDITS_MANAGE})
+_OPERATORS = frozenset(
+    {Permission.MODELS_MANAGE, Permission.PRICES_MANAGE, Permission.CREDITS_MANAGE, Permission.PAYMENTS_MANAGE}
+)
 _DEVELOPER = frozenset({Permission.INFERENCE_RUN, Permission.MODELS_READ, Permission.PRICES_READ})
 
 ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
@@ -51,7 +54,7 @@ ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
         {Permission.USAGE_READ, Permission.PRICES_READ, Permission.BILLING_READ, Permission.BILLING_MANAGE}
     ),
 }
-"""What each role may do. The catalogue, the price book and credit are the house's: the operator's alone."""
+"""What each role may do. The catalogue, the price book, credit and payments are the house's: the operator's alone."""
 
 
 class ActorKind(StrEnum):

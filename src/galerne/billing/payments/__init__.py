@@ -1,1 +1,53 @@
-"""Money that comes in: what a bank says, and which invoices it pays. Pure."""
+"""Money that comes in: what a bank or a processor says, which invoices it pays, what is given back."""
+
+from galerne.billing.payments.bank import (
+    Imported,
+    WaitingEntry,
+    assign_entry,
+    count_waiting,
+    import_statement,
+    set_entry_aside,
+    waiting_entries,
+)
+from galerne.billing.payments.camt053 import StatementEntry, read_camt053
+from galerne.billing.payments.matching import creditor_reference
+from galerne.billing.payments.payment import Allocation, NewPayment, NewRefund, Payment, Refund
+from galerne.billing.payments.routes import router as payments_router
+from galerne.billing.payments.schemas import import_fields, minor_of, payment_fields, waiting_fields
+from galerne.billing.payments.service import (
+    allocate_payment,
+    find_payment,
+    list_payments,
+    receivable,
+    record_payment,
+    refund_payment,
+)
+
+__all__ = [
+    "Allocation",
+    "Imported",
+    "NewPayment",
+    "NewRefund",
+    "Payment",
+    "Refund",
+    "StatementEntry",
+    "WaitingEntry",
+    "allocate_payment",
+    "assign_entry",
+    "count_waiting",
+    "creditor_reference",
+    "find_payment",
+    "import_fields",
+    "import_statement",
+    "list_payments",
+    "minor_of",
+    "payment_fields",
+    "payments_router",
+    "read_camt053",
+    "receivable",
+    "record_payment",
+    "refund_payment",
+    "set_entry_aside",
+    "waiting_entries",
+    "waiting_fields",
+]

@@ -34,7 +34,7 @@ COMMANDS = {
     "limits": "Set, list and remove limits.",
     "usage": "Show what was consumed, export what it cost.",
     "journal": "Sign, prove, verify or export the record of what happened.",
-    "verify": "Verify a proof, a checkpoint or an export, offline.",
+    "verify": "Verify an invoice, a proof, a checkpoint or an export, offline.",
     "train": "Train a model from a recipe.",
     "engine": "Run one engine process.",
 }

@@ -125,6 +125,7 @@ async def correct_usage(
     after_state = "voided" if counts is None else None
     (written,) = await _revise(session, [before], [used], after, (version, number, after_state), clock)
     detail: dict[str, str | int | bool | None] = {"reason": reason, "number": number, "voided": counts is None}
+    detail |= tokens._asdict()  # an invoice's proof shows by this leaf what is billed instead
     await append(session, [_entry("usage.correct", actor, f"usage:{event_id}", now, detail)])
     return Standing(used, written.revision, written.state, version, number)
 

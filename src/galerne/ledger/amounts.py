@@ -4,7 +4,7 @@ of the house. Pure.
 
 import re
 
-from galerne.kernel import BadRequest, invariant
+from galerne.kernel.errors import BadRequest, invariant
 from galerne.ledger.chart import LARGEST_NANO
 
 _DIGITS = 9

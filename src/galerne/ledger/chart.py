@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from galerne.kernel import BadRequest, GalerneError
+from galerne.kernel.errors import BadRequest, GalerneError
 
 LARGEST_NANO = 2**62 - 1
 """The largest amount or balance, 4.6 billion units of a currency: two of them still add up within 64 bits."""

@@ -1,13 +1,18 @@
 """`galerne verify`: check what somebody was given, offline, with public keys alone; no installation is needed."""
 
 import json
+import sys
 from base64 import b64decode
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
 from galerne.apps.commands.options import AsJson
+from galerne.billing.documents.amounts import from_minor
+from galerne.billing.proof import RULES, Checked, verify_invoice
 from galerne.journal import (
     Checkpoint,
     ProofRefused,
@@ -21,7 +26,7 @@ from galerne.journal import (
 )
 
 app = typer.Typer(
-    help="Verify a proof, a checkpoint or an export, offline.",
+    help="Verify an invoice, a proof, a checkpoint or an export, offline.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -33,6 +38,14 @@ KeyOption = Annotated[
 ]
 
 _LARGEST_FILE = 1_000_000
+_SHOWN = 20
+_LONG_BYTES = 4_000_000
+
+
+class InvoiceRefused(ProofRefused):
+    """An invoice's proof does not hold."""
+
+    code = "invoice_refused"
 
 
 @app.callback()
@@ -78,6 +91,27 @@ def proof(
         typer.echo(found.leaf.decode())
 
 
+@app.command()
+def invoice(
+    file: Annotated[Path, typer.Argument(help="What `galerne invoices proof` wrote, or the API gave you.")],
+    key: KeyOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check an invoice: that every request on it was yours and was counted so, that prices, tax and totals follow."""
+    checked = _checked(file, _needed(key))
+    if as_json:
+        typer.echo(json.dumps(checked_fields(checked)))
+    elif checked.proved:
+        typer.echo(_summary(checked))
+    else:
+        for finding in checked.findings.kept[:_SHOWN]:
+            typer.echo(finding.text)
+    if not checked.proved:
+        first = checked.findings.kept[0]
+        rest = f" and {checked.findings.count - 1} more" if checked.findings.count > 1 else ""
+        raise InvoiceRefused(f"{file} does not prove the invoice: {first.text} ({RULES[first.rule]}){rest}.")
+
+
 @app.command("checkpoint")
 def checkpoint_(
     file: Annotated[Path, typer.Argument(help="A signed checkpoint.")],
@@ -100,6 +134,28 @@ def checkpoint_(
         typer.echo(f"sound: {signed.origin} had {signed.size} leaves, root {signed.root.hex()}")
 
 
+def checked_fields(checked: Checked) -> dict[str, object]:
+    """What a verifier found, as the command line shows it."""
+    fields: dict[str, object] = {
+        "sound": checked.proved,
+        "requests": checked.requests,
+        "late": checked.late,
+        "entries": checked.entries,
+        "paid_nano": checked.paid_nano,
+    }
+    if checked.statement is not None:
+        draft, totals = checked.statement.draft, checked.statement.frozen.document.totals
+        fields |= {"number": draft.number, "period": checked.statement.frozen.period, "currency": draft.currency}
+        fields |= {"net_minor": totals.net_minor, "tax_minor": totals.tax_minor, "due_minor": totals.due_minor}
+    if checked.signed is not None:
+        fields |= {"checkpoint": _fields(checked.signed)}
+    problems = [
+        {"rule": each.rule, "where": each.where, "expected": each.expected, "found": each.found}
+        for each in checked.findings.kept
+    ]
+    return fields | {"problem_count": checked.findings.count, "problems": problems}
+
+
 def read_file(path: Path) -> str:
     """A small text file; raises `ProofRefused` when it is neither."""
     with path.open("rb") as file:
@@ -118,6 +174,25 @@ def read_keys(given: list[str] | None) -> list[VerifierKey]:
     for each in given or []:
         lines += read_file(Path(each)).splitlines() if Path(each).is_file() else [each]
     return [parse_key(line) for line in lines if line.strip()]
+
+
+def _checked(path: Path, keys: list[VerifierKey]) -> Checked:
+    size = path.stat().st_size
+    shown = sys.stderr.isatty() and size > _LONG_BYTES
+    with path.open("rb") as file, Progress(console=Console(stderr=True), disable=not shown) as bar:
+        task = bar.add_task("Checking requests", total=size)
+        return verify_invoice(file, keys, lambda _count: bar.update(task, completed=file.tell()))
+
+
+def _summary(checked: Checked) -> str:
+    fields = checked_fields(checked)
+    late = f", {checked.late} of them of earlier months" if checked.late else ""
+    due = from_minor(int(str(fields["due_minor"])), str(fields["currency"]))
+    return (
+        f"sound: invoice {fields['number']} for {fields['period']}: {checked.requests} requests{late}, "
+        f"{due} {fields['currency']} due; all of it under the checkpoint of "
+        f"{checked.signed.size if checked.signed else 0} leaves of {checked.signed.origin if checked.signed else ''}"
+    )
 
 
 def _needed(given: list[str] | None) -> list[VerifierKey]:

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Literal
 
 from galerne.billing.documents.amounts import from_minor, to_minor
-from galerne.kernel import Unprocessable
+from galerne.kernel.errors import Unprocessable
 
 Kind = Literal["invoice", "credit_note"]
 VatCategory = Literal["S", "Z", "E", "AE", "K", "G", "O"]

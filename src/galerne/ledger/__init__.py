@@ -45,6 +45,7 @@ from galerne.ledger.lots import (
 from galerne.ledger.routes import router
 from galerne.ledger.schemas import balance_fields, lapse_fields, lot_fields
 from galerne.ledger.service import accounts_of, all_accounts, balance, burn_lots, hold, sweep_all, transfers_of
+from galerne.ledger.settled import settled_by
 from galerne.ledger.transfers import Posting, Transfer, post_script
 
 __all__ = [
@@ -111,6 +112,7 @@ __all__ = [
     "renew_script",
     "router",
     "settle_script",
+    "settled_by",
     "sweep_all",
     "sweep_credits",
     "sweep_script",

@@ -1,0 +1,304 @@
+"""Closing a month: rate what is left, close it for usage, draft, check and finalise each customer's invoices.
+
+One short transaction a step, customers in the order of their ids: killed anywhere and run again it goes on where it
+was, with the numbers and amounts that an undisturbed run gives. Memory is that of one customer's lines.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from galerne.billing.contracts import renew_due
+from galerne.billing.invoices.drafting import MonthDraft, collect_month
+from galerne.billing.invoices.finalising import Checker, check_invoice, finalise_invoice
+from galerne.billing.invoices.frozen import thaw
+from galerne.billing.invoices.invoice import Invoice, InvoiceLine
+from galerne.billing.invoices.lines import span_of
+from galerne.billing.invoices.parties import find_profile
+from galerne.billing.invoices.postings import net_nanos, recognition
+from galerne.billing.invoices.records import (
+    NewDraft,
+    entry_of,
+    find_invoice,
+    invoice_lines,
+    invoices_of_month,
+    write_draft,
+)
+from galerne.billing.invoices.tables import BillingCloseRow, InvoiceLineRow, InvoiceRow
+from galerne.billing.rating_revisions import rerate_unmatched
+from galerne.billing.rating_service import close_period, rate_batch
+from galerne.billing.rating_tables import UnmatchedUsageRow
+from galerne.billing.subscriptions import advance_due
+from galerne.governance import Actor
+from galerne.identity import list_organisations
+from galerne.journal import Entry, append
+from galerne.kernel import Clock, Conflict, Database, GalerneError, Ids
+from galerne.ledger import post_entry
+
+_UNPOSTED = ("draft", "empty", "void")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseOrder:
+    """What to close. `until`: a month is closed early, with what was used and became due before then.
+
+    `allow_unmatched`: usage without a price does not stop it, and is billed in the month in which it is rated.
+    """
+
+    period: str
+    until: datetime | None = None
+    allow_unmatched: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseParts:
+    """What closing works with; `progress` is told how many of how many customers are done."""
+
+    ids: Ids
+    clock: Clock
+    check: Checker
+    progress: Callable[[int, int], None] = lambda _done, _all: None
+
+
+@dataclass(slots=True)
+class CloseReport:
+    """What closing came to; `refused` says of whom what is wrong, `unbilled` who has no billing profile."""
+
+    period: str
+    unmatched: int = 0
+    invoices: int = 0
+    empty: int = 0
+    refused: dict[str, str] = field(default_factory=dict[str, str])
+    unbilled: list[str] = field(default_factory=list[str])
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to be done by another run."""
+        return not self.refused
+
+
+async def close_billing(database: Database, actor: Actor, order: CloseOrder, parts: CloseParts) -> CloseReport:
+    """Close a month's billing; again, and nothing changes that was done.
+
+    Raises `Conflict` for a month that has not ended, or that has usage without a price; what is wrong with one customer
+    is in the report and stops no other, and the month is not done before another run finds nothing wrong.
+    """
+    begun = await _begin(database, order, parts.clock)
+    await _advance(database, parts)
+    await _rate(database, parts.clock)
+    report = CloseReport(order.period, await _unmatched(database, begun.until))
+    if report.unmatched and not order.allow_unmatched:
+        raise Conflict(
+            f"{report.unmatched} requests before {begun.until:%Y-%m-%d %H:%M} have no price: see `galerne rating queue`"
+            " and set prices, or close without them.",
+            code="unmatched_usage",
+        )
+    async with database.transaction() as session:
+        await close_period(session, actor, order.period, parts.clock)
+    async with database.reading() as session:
+        customers = sorted([each.id for each in await list_organisations(session)])
+    for done, organisation_id in enumerate(customers):
+        parts.progress(done, len(customers))
+        try:
+            await _close_customer(database, actor, (organisation_id, begun), parts, report)
+        except GalerneError as error:
+            report.refused[organisation_id] = error.message
+    parts.progress(len(customers), len(customers))
+    if report.is_done:
+        await _finish(database, actor, order.period, parts.clock)
+    return report
+
+
+async def preview_close(database: Database, order: CloseOrder) -> AsyncGenerator[MonthDraft]:
+    """The drafts that closing now would make of what is rated so far, customer by customer; nothing is written."""
+    until = span_of(order.period).end if order.until is None else order.until
+    async with database.reading() as session:
+        customers = sorted([each.id for each in await list_organisations(session)])
+    for organisation_id in customers:
+        async with database.reading() as session:
+            profile = await find_profile(session, organisation_id)
+            language = "en" if profile is None else profile.language
+            for draft in await collect_month(session, organisation_id, order.period, until, language):
+                yield draft
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    period: str
+    until: datetime
+    issued_on: date
+
+
+async def _begin(database: Database, order: CloseOrder, clock: Clock) -> _Begun:
+    now, span = clock.now(), span_of(order.period)
+    until = span.end if order.until is None else order.until
+    async with database.transaction() as session:
+        row = await session.get(BillingCloseRow, order.period)
+        if row is None:
+            if not span.start < until <= span.end or until > now:
+                raise Conflict(
+                    f"{order.period} ends at {span.end:%Y-%m-%d %H:%M} UTC, and what has not happened yet cannot be"
+                    " billed; look with --dry-run, or close it early with --until.",
+                    code="period_open",
+                )
+            row = BillingCloseRow(
+                period=order.period, until=until, issued_on=now.date(), started_at=now, finished_at=None
+            )
+            session.add(row)
+            await session.flush()
+        return _Begun(row.period, row.until, row.issued_on)
+
+
+async def _advance(database: Database, parts: CloseParts) -> None:
+    more = 1
+    while more:
+        async with database.transaction() as session:
+            more = await advance_due(session, parts.ids, parts.clock)
+    async with database.transaction() as session:
+        await renew_due(session, parts.clock)
+
+
+async def _rate(database: Database, clock: Clock) -> None:
+    after, more = "", True
+    while more:
+        async with database.transaction() as session:
+            batch = await rate_batch(session, clock, after)
+        after, more = batch.last_id, batch.more
+    after, more = "", True
+    while more:
+        async with database.transaction() as session:
+            _, after = await rerate_unmatched(session, clock, after=after)
+        more = bool(after)
+
+
+async def _unmatched(database: Database, until: datetime) -> int:
+    async with database.reading() as session:
+        query = select(func.count()).where(UnmatchedUsageRow.occurred_at < until)
+        return int(await session.scalar(query) or 0)
+
+
+async def _close_customer(
+    database: Database, actor: Actor, what: tuple[str, _Begun], parts: CloseParts, report: CloseReport
+) -> None:
+    organisation_id, begun = what
+    async with database.reading() as session:
+        profile = await find_profile(session, organisation_id)
+        drafted = await invoices_of_month(session, organisation_id, begun.period)
+        language = "en" if profile is None else profile.language
+        found = [] if drafted else await collect_month(session, organisation_id, begun.period, begun.until, language)
+    if found and profile is None:
+        report.unbilled.append(organisation_id)
+        return
+    if found and profile is not None:
+        drafted = await _write(database, actor, (found, profile.issuer_id), parts)
+    for invoice in drafted:
+        final = await _finalise(database, actor, (invoice, begun.issued_on), parts)
+        report.invoices += final.state not in _UNPOSTED
+        report.empty += final.state == "empty"
+    await _recognise(database, actor, (organisation_id, begun.period), parts.clock)
+
+
+async def _write(
+    database: Database, actor: Actor, what: tuple[list[MonthDraft], str], parts: CloseParts
+) -> list[Invoice]:
+    drafts, issuer_id = what
+    organisation_id, period = drafts[0].organisation_id, drafts[0].period
+    now, entries = parts.clock.now(), list[Entry]()
+    async with database.transaction() as session:
+        if not await invoices_of_month(session, organisation_id, period):
+            for draft in drafts:
+                new = NewDraft(
+                    id=parts.ids.new(),
+                    organisation_id=organisation_id,
+                    issuer_id=issuer_id,
+                    purpose="period",
+                    currency=draft.currency,
+                    lines=draft.lines,
+                    period=period,
+                    charges=draft.charges,
+                    usage_root=draft.usage_root,
+                    usage_size=draft.usage_size,
+                )
+                row = await write_draft(session, actor, new, now)
+                entries.append(entry_of("drafted", actor, row, now, period=period))
+            await append(session, entries)
+        return await invoices_of_month(session, organisation_id, period)
+
+
+async def _finalise(database: Database, actor: Actor, what: tuple[Invoice, date], parts: CloseParts) -> Invoice:
+    invoice, issued_on = what
+    if invoice.state != "draft":
+        return invoice
+    async with database.reading() as session:
+        checked = await check_invoice(session, actor, invoice.id, issued_on, parts.check)
+    async with database.transaction() as session:
+        return await finalise_invoice(session, actor, invoice.id, checked, parts.clock)
+
+
+async def finalise_checked(database: Database, actor: Actor, invoice_id: str, check: Checker, clock: Clock) -> Invoice:
+    """Check a draft and make it final, issued today; what is final stays as it is. Blocks while it checks."""
+    async with database.reading() as session:
+        found = await find_invoice(session, actor, invoice_id)
+    parts = CloseParts(ids=Ids(), clock=clock, check=check)
+    return await _finalise(database, actor, (found, clock.now().date()), parts)
+
+
+async def _recognise(database: Database, actor: Actor, what: tuple[str, str], clock: Clock) -> None:
+    """Book what is earned in this month of what was paid in advance: fees of a year, say."""
+    organisation_id, period = what
+    span, now = span_of(period), clock.now()
+    async with database.reading() as session:
+        due = await _deferred(session, organisation_id, period)
+    if not due:
+        return
+    async with database.transaction() as session:
+        for currency, lines in sorted(due.items()):
+            booking = recognition(organisation_id, currency, lines, (span.start, span.end))
+            entry = booking.entry(f"earned:{period}:{currency}:{organisation_id}", now, f"earned in {period}")
+            if entry is not None and await post_entry(session, entry, list(booking.accounts().values())):
+                detail = {"period": period, "currency": currency}
+                resource = f"organisation:{organisation_id}"
+                done = Entry(
+                    action="invoice.earned", actor=actor, resource=resource, outcome="done", at=now, detail=detail
+                )
+                await append(session, [done])
+
+
+async def _deferred(
+    session: AsyncSession, organisation_id: str, period: str
+) -> dict[str, list[tuple[InvoiceLine, int]]]:
+    row, line = InvoiceRow, InvoiceLineRow
+    query = (
+        select(row)
+        .where(row.organisation_id == organisation_id, row.kind == "invoice", row.period < period)
+        .where(row.number.is_not(None), row.state != "void")
+        .where(select(line.invoice_id).where(line.invoice_id == row.id, line.ends_at > span_of(period).start).exists())
+    )
+    found: dict[str, list[tuple[InvoiceLine, int]]] = {}
+    for each in await session.scalars(query.order_by(row.id)):
+        if await _is_credited(session, each):
+            continue
+        document, lines = thaw(each.document or "").document, await invoice_lines(session, each.id)
+        found.setdefault(each.currency, []).extend(zip(lines, net_nanos(document, lines), strict=True))
+    return found
+
+
+async def _is_credited(session: AsyncSession, row: InvoiceRow) -> bool:
+    query = select(func.sum(InvoiceRow.due_minor)).where(
+        InvoiceRow.corrects_id == row.id, InvoiceRow.kind == "credit_note", InvoiceRow.number.is_not(None)
+    )
+    return int(await session.scalar(query) or 0) == row.due_minor
+
+
+async def _finish(database: Database, actor: Actor, period: str, clock: Clock) -> None:
+    async with database.transaction() as session:
+        row = await session.get_one(BillingCloseRow, period)
+        if row.finished_at is None:
+            row.finished_at = now = clock.now()
+            await session.flush()
+            resource = f"period:{period}"
+            done = Entry(action="billing.closed", actor=actor, resource=resource, outcome="done", at=now)
+            await append(session, [done])

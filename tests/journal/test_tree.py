@@ -13,6 +13,7 @@ from galerne.journal import (
     consistency_proof,
     grow_tree,
     inclusion_proof,
+    inclusion_proofs,
     read_all,
     read_tile,
     tree_root,
@@ -49,6 +50,8 @@ async def test_the_tree_follows_and_proves_every_leaf_and_every_growth(database:
             for index in {0, size // 2, size - 1}:
                 proof = await inclusion_proof(session, index, size)
                 assert proof == tree.inclusion_proof(index, size)
+            some = [0, size - 1, size // 3, size - 1]
+            assert await inclusion_proofs(session, some, size) == [tree.inclusion_proof(each, size) for each in some]
             proof = await consistency_proof(session, size, 900)
             verify_consistency(size, 900, tree.root(size), tree.root(), proof)
 

@@ -44,6 +44,7 @@ ROUTERS = (
     billing.subscriptions_router,
     billing.contracts_router,
     billing.budgets_router,
+    billing.invoice_usage_router,
     billing.costs_router,
     billing.payments_router,
     ledger.router,

@@ -70,6 +70,7 @@ from galerne.billing.costs import (
     stream_costs,
     write_costs,
 )
+from galerne.billing.invoice_usage import invoice_usage_router, open_proof, proof_lines, requests_of
 from galerne.billing.invoices import (
     BillingProfile,
     Course,
@@ -398,6 +399,7 @@ __all__ = [
     "give_alerts",
     "import_fields",
     "import_statement",
+    "invoice_usage_router",
     "line_amounts",
     "lines_of",
     "list_alerts",
@@ -416,6 +418,7 @@ __all__ = [
     "most_nano",
     "nano_of",
     "next_month",
+    "open_proof",
     "organisation_charges",
     "organisations_used",
     "organisations_with_budgets",
@@ -432,6 +435,7 @@ __all__ = [
     "preview_rerating",
     "price_fields",
     "priced_id",
+    "proof_lines",
     "publish_plan",
     "quote",
     "quote_fields",
@@ -448,6 +452,7 @@ __all__ = [
     "refund_payment",
     "remove_budget",
     "renew_due",
+    "requests_of",
     "rerate_unmatched",
     "rerating_fields",
     "router",

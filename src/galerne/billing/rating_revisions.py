@@ -6,7 +6,7 @@ that is open, at the hour of the event.
 
 import json
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from itertools import groupby
@@ -125,8 +125,10 @@ async def correct_usage(
     after_state = "voided" if counts is None else None
     (written,) = await _revise(session, [before], [used], after, (version, number, after_state), clock)
     detail: dict[str, str | int | bool | None] = {"reason": reason, "number": number, "voided": counts is None}
-    detail |= tokens._asdict()  # an invoice's proof shows by this leaf what is billed instead
-    await append(session, [_entry("usage.correct", actor, f"usage:{event_id}", now, detail)])
+    # The customer's own leaf, with the counts: an invoice's proof shows by it what is billed instead.
+    detail |= tokens._asdict()
+    whose = replace(actor, organisation_id=used.organisation_id)
+    await append(session, [_entry("usage.correct", whose, f"usage:{event_id}", now, detail)])
     return Standing(used, written.revision, written.state, version, number)
 
 

@@ -96,6 +96,14 @@ async def inclusion_proof(session: AsyncSession, index: int, size: int) -> list[
     return await _roots(session, size, inclusion_spans(index, size))
 
 
+async def inclusion_proofs(session: AsyncSession, indexes: Sequence[int], size: int) -> list[list[bytes]]:
+    """The same for many leaves at once: what neighbours share is read and computed once."""
+    paths = [inclusion_spans(index, size) for index in indexes]
+    spans = list({span: None for path in paths for span in path})
+    roots = dict(zip(spans, await _roots(session, size, spans), strict=True))
+    return [[roots[span] for span in path] for path in paths]
+
+
 async def consistency_proof(session: AsyncSession, first: int, second: int) -> list[bytes]:
     """The hashes that prove the tree of `first` leaves to begin that of `second`; errors as `inclusion_proof`."""
     return await _roots(session, second, consistency_spans(first, second))

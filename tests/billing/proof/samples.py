@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
@@ -132,8 +132,9 @@ def correction_of(request: Used, counts: tuple[int, int, int]) -> Journalled:
         zip(("input_tokens", "cached_tokens", "output_tokens"), counts, strict=True)
     )
     resource = f"usage:{request.event_id}"
+    whose = replace(SYSTEM, organisation_id=request.organisation_id)
     return Journalled(
-        action="usage.correct", actor=SYSTEM, resource=resource, outcome="done", at=request.at, detail=detail
+        action="usage.correct", actor=whose, resource=resource, outcome="done", at=request.at, detail=detail
     )
 
 

@@ -80,13 +80,13 @@ class Raters:
 
 
 async def rated_leaves(
-    session: AsyncSession, organisation_id: str, period: str, page: int = _PAGE
+    session: AsyncSession, organisation_id: str, period: str, page: int = _PAGE, after: str = ""
 ) -> AsyncGenerator[list[UsageLeaf]]:
     """What an organisation's month bills, in every currency, page by page in the order of event and token class.
 
-    A month that is closed gives the same leaves for ever. Memory is that of a page.
+    It begins beyond the event `after`. A month that is closed gives the same leaves for ever. Memory is that of a page.
     """
-    raters, after = Raters(session, organisation_id), ""
+    raters = Raters(session, organisation_id)
     while True:
         values = {"period": period, "organisation": organisation_id, "after": after, "limit": page}
         rows = [_revision(row) for row in await session.execute(_BILLED, values)]

@@ -4,10 +4,13 @@ from galerne.billing.proof.findings import RULES, Finding, Findings
 from galerne.billing.proof.form import FORMAT, VERSION, Entry, Head, Leaf, Request, UsageLine
 from galerne.billing.proof.leaves import Amounts, LineName, canonical, usage_leaf, usage_leaf_hash
 from galerne.billing.proof.reading import ProofFile, head_line, request_line, write_proof
+from galerne.billing.proof.requests import CORRECTED, ENDED, is_late, moment_of
 from galerne.billing.proof.statement import Billed, Frozen, Statement
 from galerne.billing.proof.verification import ISSUED, Checked, verify_invoice
 
 __all__ = [
+    "CORRECTED",
+    "ENDED",
     "FORMAT",
     "ISSUED",
     "RULES",
@@ -28,6 +31,8 @@ __all__ = [
     "UsageLine",
     "canonical",
     "head_line",
+    "is_late",
+    "moment_of",
     "request_line",
     "usage_leaf",
     "usage_leaf_hash",

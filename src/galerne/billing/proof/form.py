@@ -34,7 +34,8 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """One request on the invoice. `leaves` are what was journalled when it ended and, if it was corrected, then.
 
     It counts as the last of them says; `billed_as` is the number of the one, from 0, that an earlier invoice billed
-    and that is taken back here. `late`: it was made in an earlier month than the invoice is for.
+    and that is taken back here. `unpriced`: it has lost its price and only that is done. `late`: it was made in an
+    earlier month than the invoice is for.
     """
 
     event_id: str
@@ -42,6 +43,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     leaves: list[Leaf]
     late: bool = False
     billed_as: int | None = None
+    unpriced: bool = False
 
 
 class UsageLine(Struct, frozen=True, forbid_unknown_fields=True):

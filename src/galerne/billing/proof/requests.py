@@ -15,12 +15,14 @@ from galerne.journal.checkpoint import Checkpoint
 from galerne.journal.merkle import Frontier, ProofRefused, hash_leaf, verify_inclusion
 from galerne.ledger.amounts import half_even
 
-_ENDED = frozenset({"inference.completed", "inference.cancelled", "inference.failed", "inference.recovered"})
-_CORRECTED = "usage.correct"
+ENDED = ("inference.completed", "inference.cancelled", "inference.failed", "inference.recovered")
+"""The actions of the leaf that a request leaves when it ends."""
+CORRECTED = "usage.correct"
+"""The action of the leaf of a correction."""
 _EMBEDDED = "embeddings"
 _MILLIS = 12  # hexadecimal digits of an id that say when it was made (RFC 9562 section 5.7)
 _COUNTS = ("input_tokens", "cached_tokens", "output_tokens")
-_HASH_BYTES = 32
+_ID_DIGITS = 32
 
 Counts = tuple[int, int, int]
 _NOTHING: Counts = (0, 0, 0)
@@ -158,7 +160,7 @@ class RequestChecker:
         same("owner", where, self.terms.organisation_id, owner)
         same("included", f"{where}, request of its leaf", request.event_id, fields.get("request_id"))
         action = fields.get("action")
-        if action not in _ENDED:
+        if action not in ENDED:
             self.findings.add("included", f"{where}, action of its leaf", "the end of a request", action)
         for model in {entry.line.model_id for entry in request.entries}:
             if not str(fields.get("resource")).startswith(f"model:{model}@"):
@@ -169,7 +171,8 @@ class RequestChecker:
 
     def _corrected(self, fields: dict[str, Any], request: Request, where: str) -> Counts | None:
         same = self.findings.same
-        same("included", f"{where}, action of its leaf", _CORRECTED, fields.get("action"))
+        same("owner", where, self.terms.organisation_id, fields["actor"].get("organisation_id"))
+        same("included", f"{where}, action of its leaf", CORRECTED, fields.get("action"))
         same("included", f"{where}, request of its leaf", f"usage:{request.event_id}", fields.get("resource"))
         return self._counts(fields["detail"], where)
 
@@ -186,6 +189,7 @@ class RequestChecker:
             self.findings.add("format", where, f"a leaf from 0 to {len(counted) - 1} that was billed", billed)
             return
         before = _NOTHING if billed is None else counted[billed]
+        after = _NOTHING if request.unpriced else counted[-1]
         embeds = any(entry.line.token_class == _EMBEDDED for entry in request.entries)
         on_lines: dict[int, int] = {}
         for entry in request.entries:
@@ -195,7 +199,7 @@ class RequestChecker:
                 return
             on_lines[index] = on_lines.get(index, 0) + entry.quantity
         for index, name in enumerate(_COUNTS):
-            expected = counted[-1][index] - before[index]
+            expected = after[index] - before[index]
             if expected and embeds and index not in on_lines:
                 continue  # of an embedding only its input must have a price
             self.findings.same("tokens", f"{where}, {name}", expected, on_lines.get(index, 0))
@@ -207,6 +211,8 @@ class RequestChecker:
             return  # rated under two prices, or under one that the invoice does not say: sums are checked all the same
         known = {index: price for index, price in prices.items() if price is not None}
         billed = request.billed_as
+        if request.unpriced:
+            return
         if billed is None:
             after, before = _parts([entries[i].quantity if i in entries else 0 for i in range(3)], known), (0, 0, 0)
         elif counted is not None and 0 <= billed < len(counted) and _priced((*counted[-1:], counted[billed]), known):
@@ -235,12 +241,24 @@ def _place(fields: dict[str, Any]) -> tuple[Any, Any]:
     return fields.get("v"), fields.get("seq")
 
 
-def _month(event_id: str) -> str | None:
+def moment_of(event_id: str) -> datetime | None:
+    """When a request began, in UTC to the second, by the beginning of its id (RFC 9562); None if it says none."""
     try:
-        moment = datetime.fromtimestamp(int(event_id[:_MILLIS], 16) // 1000, UTC)
+        millis = int(event_id[:_MILLIS], 16)
+        return datetime.fromtimestamp(millis // 1000, UTC) if len(event_id) == _ID_DIGITS else None
     except (ValueError, OverflowError, OSError):
         return None
-    return f"{moment.year:04d}-{moment.month:02d}" if len(event_id) == _HASH_BYTES else None
+
+
+def is_late(event_id: str, period: str) -> bool:
+    """Whether a request was made in an earlier month than the period (`2026-11`) in which it is billed."""
+    month = _month(event_id)
+    return month is not None and month < period
+
+
+def _month(event_id: str) -> str | None:
+    moment = moment_of(event_id)
+    return None if moment is None else f"{moment.year:04d}-{moment.month:02d}"
 
 
 def _decoded(encoded: str) -> bytes:

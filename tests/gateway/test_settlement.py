@@ -1,6 +1,7 @@
 """Settlement: commits that are shared and retried, files that stand in for a database that is away, nothing twice."""
 
 import asyncio
+import fcntl
 import json
 import sqlite3
 from collections.abc import Callable, MutableMapping, Sequence
@@ -554,6 +555,15 @@ def test_what_is_kept_in_a_file_is_what_comes_out_of_it(tmp_path: Path) -> None:
         actor = each.entry.actor
         assert Actor(ActorKind(actor.kind), actor.id, actor.organisation_id, actor.workspace_id) == ACTOR
         assert replace(each.entry, actor=before.entry.actor) == before.entry
+
+
+def test_what_a_process_was_writing_when_it_died_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    dead, living = tmp_path / "unsettled-1.part", tmp_path / "unsettled-2.part"
+    dead.write_bytes(b'{"half')
+    with living.open("wb") as writing:
+        fcntl.flock(writing, fcntl.LOCK_EX)
+        assert load_unsettled(tmp_path) == []
+        assert (dead.exists(), living.exists()) == (False, True)
 
 
 async def test_while_use_cannot_be_recorded_requests_succeed_and_afterwards_nothing_is_missing(

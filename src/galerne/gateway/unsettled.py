@@ -1,5 +1,6 @@
 """What the database could not take, kept in files of JSON lines until it can."""
 
+import fcntl
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -72,10 +73,11 @@ def save_unsettled(folder: Path, ones: Sequence[Settled], at: datetime) -> Unset
     path = folder / f"unsettled-{at:%Y%m%dT%H%M%S%f}-{ones[0].event.id[-12:]}.jsonl"
     part = path.with_suffix(".part")
     with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # so that a process that starts beside us knows that somebody writes it
         file.writelines(_line(one) for one in ones)
         file.flush()
         os.fsync(file.fileno())
-    part.replace(path)
+        part.replace(path)
     _keep_names(folder)
     return UnsettledFile(path, len(ones))
 
@@ -90,6 +92,7 @@ def _keep_names(folder: Path) -> None:
 
 def load_unsettled(folder: Path) -> list[tuple[Settled, UnsettledFile]]:
     """What earlier runs left, oldest first; a line that cannot be read is logged, and its file stays for a person."""
+    _remove_abandoned(folder)
     found: list[tuple[Settled, UnsettledFile]] = []
     for path in sorted(folder.glob("unsettled-*.jsonl")):
         try:
@@ -107,6 +110,14 @@ def load_unsettled(folder: Path) -> list[tuple[Settled, UnsettledFile]]:
                 )
         get_logger("gateway").warning("unsettled_loaded", file=str(path), requests=len(lines))
     return found
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what a process was writing when it died: nobody was told that it is safe."""
+    for part in folder.glob("unsettled-*.part"):
+        with suppress(OSError), part.open("rb") as file:  # one that is locked is still being written
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
 
 
 def _line(one: Settled) -> bytes:

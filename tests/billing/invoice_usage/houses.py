@@ -32,12 +32,17 @@ class Installation:
     ids: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     async def serve(
-        self, organisation_id: str, *counts: tuple[int, int, int], at: datetime = OCTOBER, tier: str = "standard"
+        self,
+        organisation_id: str,
+        *counts: tuple[int, int, int],
+        at: datetime = OCTOBER,
+        tier: str = "standard",
+        model: str = "large",
     ) -> list[str]:
         """Requests of a customer, a minute apart; their ids."""
         async with self.house.database.reading() as session:
             book = await read_book(session)
-        rates = ModelPrices(book, Customer(organisation_id, "", "EUR"), "large").rates("chat.completions", tier, "", at)
+        rates = ModelPrices(book, Customer(organisation_id, "", "EUR"), model).rates("chat.completions", tier, "", at)
         actor = Actor(ActorKind.API_KEY, "key", organisation_id, None)
         names: list[str] = []
         for tokens in counts:
@@ -49,7 +54,7 @@ class Installation:
                 organisation_id=organisation_id,
                 workspace_id=None,
                 key_id="key",
-                model="large",
+                model=model,
                 model_version="1",
                 endpoint="chat.completions",
                 dialect="openai",

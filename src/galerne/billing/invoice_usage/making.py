@@ -42,7 +42,7 @@ _FEWEST = 200  # rows at once: more than one request has revisions
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedProof:
     """An invoice that can be proved: everything but its requests, and under which checkpoint they are shown."""
 
     invoice: Invoice
@@ -68,7 +68,7 @@ class _Rating:
     correction: int
 
 
-async def open_proof(session: AsyncSession, actor: Actor, invoice_id: str) -> Opened:
+async def open_proof(session: AsyncSession, actor: Actor, invoice_id: str) -> OpenedProof:
     """An invoice of the actor's organisation, to be proved under the oldest checkpoint that covers its issue.
 
     Raises `NotFound` where there is no such invoice or (code `not_yet_signed`) no checkpoint covers it yet, `Conflict`
@@ -89,10 +89,10 @@ async def open_proof(session: AsyncSession, actor: Actor, invoice_id: str) -> Op
     ]
     (shown,) = await _shown(session, [issued], signed)
     head = Head(FORMAT, VERSION, signed.note, shown, json.loads(frozen.text()), lines)
-    return Opened(invoice, head, issued.seq, signed)
+    return OpenedProof(invoice, head, issued.seq, signed)
 
 
-async def requests_of(session: AsyncSession, opened: Opened, after: str = "", limit: int = _PAGE) -> RequestPage:
+async def requests_of(session: AsyncSession, opened: OpenedProof, after: str = "", limit: int = _PAGE) -> RequestPage:
     """At most `limit` requests of the invoice from beyond the id `after`, each with its leaves and their proofs."""
     invoice = opened.invoice
     if not invoice.usage_size or invoice.period is None:
@@ -109,7 +109,7 @@ async def requests_of(session: AsyncSession, opened: Opened, after: str = "", li
     return RequestPage(requests, len(found) > limit)
 
 
-async def proof_lines(database: Database, opened: Opened) -> AsyncGenerator[bytes]:
+async def proof_lines(database: Database, opened: OpenedProof) -> AsyncGenerator[bytes]:
     """The file of the proof, in pieces of many lines, each read in a transaction of its own."""
     yield head_line(opened.head)
     after, more, before = "", True, b""
@@ -124,7 +124,7 @@ async def proof_lines(database: Database, opened: Opened) -> AsyncGenerator[byte
 
 
 async def _requests(
-    session: AsyncSession, opened: Opened, found: Sequence[tuple[str, list[UsageLeaf]]]
+    session: AsyncSession, opened: OpenedProof, found: Sequence[tuple[str, list[UsageLeaf]]]
 ) -> list[Request]:
     names = [name for name, _ in found]
     ratings = await _ratings(session, names)
@@ -171,7 +171,7 @@ async def _ratings(session: AsyncSession, names: Sequence[str]) -> dict[str, lis
     return found
 
 
-async def _corrections(session: AsyncSession, opened: Opened, names: Sequence[str]) -> dict[str, list[StoredLeaf]]:
+async def _corrections(session: AsyncSession, opened: OpenedProof, names: Sequence[str]) -> dict[str, list[StoredLeaf]]:
     found: dict[str, list[StoredLeaf]] = {f"usage:{name}": [] for name in names}
     after = 0
     while names:

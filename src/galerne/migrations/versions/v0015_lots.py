@@ -39,7 +39,7 @@ _POSTS = sa.text("kind = 'post'")
 
 
 def upgrade() -> None:
-    """Number the transfers in the order in which they lie there, which is the one in which they were written."""
+    """Number the transfers in the order in which they were written."""
     dialect_name = op.get_bind().dialect.name
     if dialect_name == "sqlite":
         _number_on_sqlite()
@@ -61,10 +61,25 @@ def upgrade() -> None:
 
 
 def _number_on_postgresql() -> None:
+    # Where rows lie says nothing of when: they fill the room of what was undone, and each writer has a page of its own.
+    # So their times say it, or money would be spent before it came.
     for statement in (
         "DROP INDEX ix_ledger_transfers_debit_account_id_at",
         "DROP INDEX ix_ledger_transfers_credit_account_id_at",
-        "ALTER TABLE ledger_transfers ADD COLUMN seq BIGINT GENERATED ALWAYS AS IDENTITY",
+        "ALTER TABLE ledger_transfers ADD COLUMN seq BIGINT",
+        "ALTER TABLE ledger_transfers DISABLE TRIGGER ledger_transfers_append_only",
+        (
+            "UPDATE ledger_transfers AS transfer SET seq = numbered.seq"
+            " FROM (SELECT id, row_number() OVER (ORDER BY at, ctid) AS seq FROM ledger_transfers) AS numbered"
+            " WHERE numbered.id = transfer.id"
+        ),
+        "ALTER TABLE ledger_transfers ENABLE TRIGGER ledger_transfers_append_only",
+        "ALTER TABLE ledger_transfers ALTER COLUMN seq SET NOT NULL",
+        "ALTER TABLE ledger_transfers ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY",
+        (
+            "SELECT setval(pg_get_serial_sequence('ledger_transfers', 'seq'), coalesce(max(seq), 0) + 1, false)"
+            " FROM ledger_transfers"
+        ),
         "ALTER TABLE ledger_transfers DROP CONSTRAINT pk_ledger_transfers",
         "ALTER TABLE ledger_transfers ADD CONSTRAINT uq_ledger_transfers_id UNIQUE (id)",
         "ALTER TABLE ledger_transfers REPLICA IDENTITY USING INDEX uq_ledger_transfers_id",

@@ -90,13 +90,18 @@ class EngineAnswer:
             raise UpstreamFailed("The engine ended its answer without finishing it.", code="upstream_lost")
         return []
 
-    async def relay(self, take: Callable[[list[Chunk]], bool], caught_up: Callable[[], Awaitable[None]]) -> None:
-        """Give chunks to `take` in the moment in which they come, until the answer's end; raises what `read` does.
+    async def relay(
+        self, first: list[Chunk], take: Callable[[list[Chunk]], bool], caught_up: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Give `first`, which `read` brought, and then chunks to `take` in the moment in which they come, until the
+        answer's end; raises what `read` does.
 
         `take` says whether the client keeps up; if it does not, nothing is read until `caught_up` returns.
         """
         came = partial(self._came, take)
         self._watch()
+        if not take(first):
+            await caught_up()
         while True:
             self._waiting_since_s = monotonic()
             await self._response.hand_over(came)

@@ -72,9 +72,7 @@ class Engines:
         try:
             tally.slot = self._flights.begin(admitted.flight(tally.zone), self._clock.monotonic())
             take = partial(_pass_on, writer, tally, caller, headers)
-            if not take(visit.first):
-                await caller.caught_up()
-            await visit.answer.relay(take, caller.caught_up)
+            await visit.answer.relay(visit.first, take, caller.caught_up)
         except asyncio.CancelledError as error:
             if visit.answer.stalled:
                 raise HungUp("The client has stopped reading.") from error

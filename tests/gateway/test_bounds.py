@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from galerne.billing import Plan
+from galerne.gateway import cache as cache_module
 from galerne.gateway.cache import MOST_LOADING, MOST_REFUSALS, FreshCache
 from galerne.gateway.cells import MOST_CELLS, MOST_HISTOGRAMS, Buckets, Cells, Family, Number
 from galerne.gateway.dialect import dialect_of_agent
@@ -103,6 +104,34 @@ async def test_while_a_database_hangs_no_more_loads_wait_for_it_than_stated() ->
     released.set()
     await asyncio.gather(*waiting, return_exceptions=True)
     assert await values.get("one more", "one more") == "one more"
+
+
+async def test_loads_that_hang_for_ever_are_given_up_and_keep_nobody_from_a_database_that_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cache_module, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(cache_module, "_GIVEN_UP_S", 0.1)
+    hangs = True
+
+    async def load(name: str) -> str:
+        if hangs:
+            await asyncio.Event().wait()
+        return name
+
+    values: FreshCache[str, str, str] = FreshCache(
+        load, ManualClock(NOW), staleness_s=1.0, refusal_s=1.0, capacity=10_000
+    )
+    held = [asyncio.create_task(values.get(str(number), str(number))) for number in range(MOST_LOADING)]
+    await asyncio.sleep(0)
+    held[0].cancel()  # whoever asked first may be gone before anybody's patience ends
+    await asyncio.gather(*held, return_exceptions=True)
+    hangs = False
+    async with asyncio.timeout(3):
+        while True:
+            with suppress(Unavailable):
+                assert await values.get("one more", "one more") == "one more"
+                break
+            await asyncio.sleep(0.02)
 
 
 async def test_a_full_cache_of_keys_takes_what_the_guide_says() -> None:

@@ -109,8 +109,7 @@ class FreshCache(Generic[K, A, V]):
     async def _read(self, key: K, argument: A) -> V:
         read_at_s = self._clock.monotonic()
         try:
-            async with self._turn:
-                value = await self._load(argument)
+            value = await self._load_in_turn(argument)
         except GalerneError as error:
             if error.status < 500:
                 self._values.pop(key, None)
@@ -124,6 +123,19 @@ class FreshCache(Generic[K, A, V]):
         entry: _Entry[V] = _Entry(value, read_at_s, read_at_s)
         _store(self._values, key, entry, self._capacity, read_at_s - self._trusted_s)
         return value
+
+    async def _load_in_turn(self, argument: A) -> V:
+        async with self._turn:
+            load = asyncio.ensure_future(self._load(argument))
+            if not (await asyncio.wait((load,), timeout=_GIVEN_UP_S))[0]:
+                # Not waited for any longer, for what hangs may hang in ending too, and would keep its turn for ever.
+                load.add_done_callback(_look_at)
+                load.cancel()
+                raise _away()
+            try:
+                return load.result()
+            finally:
+                del load  # a refusal holds this frame, which would hold the refusal
 
     def _instead(self, key: K, hanging: asyncio.Task[V]) -> V:
         self._hanging = True
@@ -150,8 +162,13 @@ class FreshCache(Generic[K, A, V]):
         self._running -= 1
         if self._loading.get(key) is task:
             del self._loading[key]
-        if not task.cancelled():
-            task.exception()  # retrieved, for every caller may have hung up meanwhile
+        _look_at(task)  # for every caller may have hung up meanwhile
+
+
+def _look_at(done: asyncio.Future[V]) -> None:
+    # An error that nobody has looked at would be logged.
+    if not done.cancelled():
+        done.exception()
 
 
 def _away() -> Unavailable:

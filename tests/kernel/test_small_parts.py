@@ -1,10 +1,11 @@
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -17,6 +18,7 @@ from galerne.kernel import (
     get_logger,
     invariant,
     read_secret,
+    utc_text,
 )
 from galerne.kernel.ids import token
 
@@ -84,3 +86,30 @@ def test_logs_are_one_json_object_a_line(capsys: pytest.CaptureFixture[str]) -> 
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(line["event"], line["level"]) for line in lines] == [("served", "info"), ("trouble", "error")]
     assert lines[0]["status"] == 200
+
+
+class _Interrupted(datetime):
+    """A time during whose comparison another thread asks for the text of another one."""
+
+    def __lt__(self, other: datetime) -> bool:
+        utc_text(datetime(2026, 1, 1, 0, 0, 30, tzinfo=UTC))
+        return super().__lt__(other)
+
+
+def test_a_text_is_of_the_time_asked_for_though_another_thread_asks_meanwhile() -> None:
+    at = _Interrupted(2026, 1, 1, 0, 0, 5, 250, tzinfo=UTC)
+    utc_text(datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC))
+    assert utc_text(at) == "2026-01-01 00:00:05.000250"
+
+
+@pytest.mark.parametrize("year", [1, 1969, 9999])
+def test_every_time_has_a_text_the_first_and_the_last_ones_too(year: int) -> None:
+    for at in (datetime(year, 1, 1, tzinfo=UTC), datetime(year, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)):
+        assert utc_text(at) == at.isoformat(" ", "microseconds")[:26]
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.integers(-1439, 1439))
+def test_a_text_is_in_utc_whatever_the_zone(at: datetime, minutes: int) -> None:
+    assume(2 < at.year < 9998)
+    there = at.astimezone(timezone(timedelta(minutes=minutes)))
+    assert utc_text(there) == there.astimezone(UTC).isoformat(" ", "microseconds")[:26]

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from msgspec import Struct
-
 
 class Clock(Protocol):
     """Where code gets its time from."""
@@ -47,14 +45,10 @@ class ManualClock:
         return self.elapsed_s
 
 
-class _Second(Struct):
-    begin: datetime
-    end: datetime
-    text: str
-
-
 _NEVER = datetime.max.replace(tzinfo=UTC)
-_lately = _Second(_NEVER, _NEVER, "")
+_LAST_SECOND = _NEVER.replace(microsecond=0)
+# Begin, end and text of one second, taken and replaced as one: threads ask too, and half of another's would be a lie.
+_lately: list[tuple[datetime, datetime, str]] = [(_NEVER, _NEVER, "")]
 
 
 def utc_text(at: datetime) -> str:
@@ -62,8 +56,10 @@ def utc_text(at: datetime) -> str:
 
     The text of the last second is kept, for each request writes several times of the same one.
     """
-    if not _lately.begin <= at < _lately.end:
+    begin, end, text = _lately[0]
+    if not begin <= at < end:
         begin = at.astimezone(UTC).replace(microsecond=0)
-        _lately.begin, _lately.end = begin, begin + timedelta(seconds=1) if begin < _NEVER else begin
-        _lately.text = begin.isoformat(" ")[:19]
-    return "%s.%06d" % (_lately.text, at.microsecond)  # noqa: UP031 - half the cost of an f-string's format
+        end = begin + timedelta(seconds=1) if begin < _LAST_SECOND else _NEVER
+        text = begin.isoformat(" ")[:19]
+        _lately[0] = begin, end, text
+    return "%s.%06d" % (text, at.microsecond)  # noqa: UP031 - half the cost of an f-string's format

@@ -60,7 +60,11 @@ def test_an_address_leads_to_its_tile(level: int, number: int, width: int) -> No
 
 @pytest.mark.parametrize(
     "rest",
-    ["", "1", "0001", "x000/001", "001/002", "001.p/0", "001.p/256", "001.p/257", "001.p/01", "x01/002", "../001"],
+    [
+        *("", "1", "0001", "x000/001", "001/002", "001.p/0", "001.p/256", "001.p/257", "001.p/01", "x01/002", "../001"),
+        "x999/" * 6 + "999",  # more than any database counts
+        "x999/" * 2000 + "999",  # more digits than Python reads
+    ],
 )
 def test_what_is_no_address_leads_nowhere(rest: str) -> None:
     assert parse_path(0, rest) is None

@@ -13,7 +13,7 @@ from galerne.journal.merkle import HASH_BYTES, NodeFinder, ProofRefused, Span, p
 HEIGHT = 8
 WIDTH = 1 << HEIGHT
 TILE_BYTES = WIDTH * HASH_BYTES
-_PATH = re.compile(r"(?P<number>(?:x\d{3}/)*\d{3})(?:\.p/(?P<width>[1-9]\d{0,2}))?")
+_PATH = re.compile(r"(?P<number>(?:x\d{3}/){0,5}\d{3})(?:\.p/(?P<width>[1-9]\d{0,2}))?")
 
 
 class TileId(NamedTuple):
@@ -39,7 +39,7 @@ class TilePart(NamedTuple):
 
 
 def parse_path(level: int, rest: str) -> TilePart | None:
-    """The part at `tile/<level>/<rest>`, or None where no tile can have that address."""
+    """The part at `tile/<level>/<rest>`, or None where no tile can have that address, as from 10^18 on."""
     found = _PATH.fullmatch(rest)
     if found is None or not 0 <= level <= 63:
         return None

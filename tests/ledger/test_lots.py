@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.governance import Actor, ActorKind
-from galerne.kernel import BadRequest, Conflict, Database, ManualClock, NotFound
+from galerne.kernel import BadRequest, Conflict, Database, InvariantViolated, ManualClock, NotFound
 from galerne.ledger import (
     GRACE,
     AccountKind,
@@ -27,6 +27,7 @@ from galerne.ledger import (
     burn_lots,
     burn_order,
     correct_charge,
+    customer_account,
     grant_credit,
     hold_script,
     house_account,
@@ -362,3 +363,59 @@ async def test_an_allocator_that_dies_before_its_commit_leaves_the_work_to_the_n
         await run(database, dying())
     assert await left(database) == {"paid": 90}
     assert await problems(database) == []
+
+
+async def test_a_charge_of_another_organisation_is_unknown(database: Database) -> None:
+    await give(database, "paid", 10)
+    await spend(database, "spend", 6)
+    new = Correction(id="back", charge_id="spend", amount_nano=6, reason="x")
+    other = replace(ACTOR, organisation_id="org-2")
+    with pytest.raises(NotFound):
+        await use(database, lambda session: correct_charge(session, other, new, LATER))
+    assert await left(database) == {"paid": 4}
+
+
+@pytest.mark.parametrize("recorded", ["posted", "of another's future lot"])
+async def test_credit_to_come_needs_a_name_that_no_money_has(database: Database, recorded: str) -> None:
+    await give(database, "paid", 10)
+    if recorded == "posted":
+        await run(database, post_script(posting(5, "g")))
+    else:
+        await give(database, "g", 5, effective_at=NOON + HOUR)
+        await spend(database, "spend", 6)
+        with pytest.raises(Conflict):
+            await correct(database, "g", 6)
+        with pytest.raises(Conflict):
+            await run(database, post_script(posting(7, "g")))
+    with pytest.raises(Conflict):
+        await give(database, "g", 6, effective_at=NOON + HOUR)
+    await burn_lots(database)
+    assert len(await sweep_all(database, LATER)) == (recorded != "posted")
+    assert await problems(database) == []
+
+
+async def test_an_account_in_trouble_keeps_no_other_from_being_burned_and_swept(database: Database) -> None:
+    await give(database, "z", 10, expires_at=NOON + HOUR)
+    other = replace(ACTOR, organisation_id="org-0")
+    new = wanted("a", 5, expires_at=NOON + HOUR)
+    await use(database, lambda session: grant_credit(session, other, new, ManualClock(NOON)))
+    await spend(database, "spend", 6)
+    broken = customer_account(AccountKind.PREPAID, "org-0", "EUR")
+    sides = {"debit_account_id": broken.id, "credit_account_id": REVENUE.id}
+    await run(database, post_script(posting(5, "gone", **sides)))
+    async with database.transaction() as session:
+        await session.execute(
+            text(
+                "INSERT INTO ledger_lot_entries (transfer_id, sequence, lot_id, kind, amount_nano)"
+                " VALUES ('gone', 7, 'a', 'void', 3)"
+            )
+        )
+        await session.execute(text("INSERT INTO ledger_lot_cursors VALUES (:id, 0, 0)"), {"id": broken.id})
+    with pytest.raises(InvariantViolated):
+        await burn_lots(database)
+    burned = await read(database, "SELECT burned_nano FROM ledger_lots WHERE id = 'z'")
+    assert [tuple(row) for row in burned] == [(6,)]
+    with pytest.raises(InvariantViolated):
+        await sweep_all(database, LATER)
+    expired = await read(database, "SELECT expired_nano FROM ledger_lots WHERE id = 'z'")
+    assert [tuple(row) for row in expired] == [(4,)]

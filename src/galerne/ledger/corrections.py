@@ -26,6 +26,7 @@ from galerne.ledger.lot_rows import (
 )
 from galerne.ledger.lots import Burned, LotChange, LotKind, LotSource, LotTerms, Part, unwind
 from galerne.ledger.tables import TransferRow
+from galerne.ledger.transfers import check_name_script
 
 GRACE = timedelta(days=30)
 """How long credit that comes back after its lot expired can be used."""
@@ -101,6 +102,7 @@ def correct_script(new: Correction, now: datetime) -> Script[bool]:
         if tuple(row) == content:
             return False
         raise Conflict(f"The transfer '{new.id}' is recorded with other content.")
+    yield from check_name_script(new.id)
     burned = [Burned(*row) for row in (yield Query(_BURNED, {"id": new.charge_id}))]
     left = sum(each.left_nano for each in burned)
     if left < new.amount_nano:

@@ -28,13 +28,14 @@ from galerne.ledger.lots import (
     LotTerms,
     burn_order,
 )
-from galerne.ledger.tables import AccountRow
+from galerne.ledger.tables import AccountRow, TransferRow
 from galerne.ledger.transfers import Posting, post_script
 
 _LONGEST_TEXT = 200
 _RECORDED = """
 SELECT account_id, funding_account_id, kind, amount_nano, priority, effective_at, expires_at, source, source_ref, note
 FROM ledger_lots WHERE id = :id"""
+_NAMED_SO = "SELECT 1 FROM ledger_transfers WHERE id = :id"
 _FUNDING = {LotKind.PAID: AccountKind.CASH_CLEARING, LotKind.PROMOTIONAL: AccountKind.PROMO_COST}
 _ACTIONS = {LotChange.GRANT: "credit.began", LotChange.EXPIRE: "credit.expired", LotChange.VOID: "credit.returned"}
 
@@ -180,8 +181,15 @@ async def void_lot(session: AsyncSession, actor: Actor, lot_id: str, reason: str
 
 
 async def correct_charge(session: AsyncSession, actor: Actor, new: Correction, clock: Clock) -> bool:
-    """Give back what was charged wrongly, to the lots that paid it; journalled. As `correct_script`."""
+    """Give back what was charged wrongly, to the lots that paid it; journalled. As `correct_script`.
+
+    A charge of another organisation than the actor's is unknown.
+    """
     now = clock.now()
+    payer = select(AccountRow.organisation_id).join(TransferRow, TransferRow.debit_account_id == AccountRow.id)
+    whose = await session.scalar(payer.where(TransferRow.id == new.charge_id))
+    if whose not in (None, actor.organisation_id):
+        raise NotFound(f"There is no charge '{new.charge_id}'.", code="charge_not_found", param="charge_id")
     if not await run_in_session(session, correct_script(new, now)):
         return False
     detail = {"charge": new.charge_id, "amount": amount_text(new.amount_nano)}
@@ -201,6 +209,8 @@ def _grant_script(grant: Grant, account_id: str, funding_id: str, now: datetime)
         posting = Posting(grant.id, funding_id, account_id, grant.amount_nano, now, grant.reason)
         if not (yield from post_script(posting)):
             return False  # granted by a version that knew no lots, which the allocator makes up for
+    elif (yield Query(_NAMED_SO, {"id": grant.id})):
+        raise Conflict(f"The transfer '{grant.id}' is recorded; credit that is to come needs an id of its own.")
     origin = (grant.source, grant.source_ref, grant.reason, now)
     yield from write_lots_script([NewLot(terms, account_id, funding_id, grant.id, grant.amount_nano, *origin)])
     if come:

@@ -4,9 +4,10 @@ from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Select, and_, or_, select
 from sqlalchemy import Table as SqlTable
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.kernel import BadRequest, Clock, Database, GalerneError, NotFound, run_in_session
+from galerne.kernel import BadRequest, Clock, Database, GalerneError, InvariantViolated, NotFound, run_in_session
 from galerne.ledger.accounts import Balance, balance_of
 from galerne.ledger.allocation import USUAL_BATCH, allocate_script, behind_script
 from galerne.ledger.amounts import amount_text
@@ -18,6 +19,8 @@ from galerne.ledger.lot_tables import LotEndRow, LotRow
 from galerne.ledger.tables import AccountRow, TransferRow
 from galerne.ledger.transfers import Transfer
 
+_TROUBLE = (GalerneError, InvariantViolated, IntegrityError)
+"""What may be wrong with one account alone."""
 _ACCOUNTS = cast(SqlTable, AccountRow.__table__)
 _BALANCE_COLUMNS = [column for column in _ACCOUNTS.columns if column.name != "created_at"]
 
@@ -70,15 +73,15 @@ async def transfers_of(
 async def burn_lots(database: Database, account_id: str | None = None, batch: int = USUAL_BATCH) -> int:
     """Burn all that was spent onto lots, of one account or of every one that is behind; how many transfers that was.
 
-    A transaction for each batch, so that it may be killed and run again, and several may run at once. On another
-    account's trouble it goes on, and raises it at the end: an account whose lots do not add up is left as it is.
+    A transaction for each batch, so that it may be killed and run again, and several may run at once. On an account's
+    trouble it goes on with the others, and raises it at the end: whose lots do not add up is left as it is.
     """
     if account_id is None:
         async with database.transaction() as session:
             names = await run_in_session(session, behind_script())
     else:
         names = [account_id]
-    count, failures = 0, list[GalerneError]()
+    count, failures = 0, list[Exception]()
     for name in names:
         try:
             more = True
@@ -86,7 +89,7 @@ async def burn_lots(database: Database, account_id: str | None = None, batch: in
                 async with database.transaction() as session:
                     done = await run_in_session(session, allocate_script(name, batch))
                 count, more = count + done.transfers, done.more
-        except GalerneError as error:
+        except _TROUBLE as error:
             failures.append(error)
     if failures:
         raise failures[0]
@@ -94,7 +97,10 @@ async def burn_lots(database: Database, account_id: str | None = None, batch: in
 
 
 async def sweep_all(database: Database, clock: Clock) -> list[Lapse]:
-    """Begin and end lots of every account where one is due; a transaction for each account."""
+    """Begin and end lots of every account where one is due; a transaction for each account.
+
+    On an account's trouble it goes on with the others, and raises it at the end.
+    """
     now = clock.now()
     begins = and_(LotRow.granted_nano == 0, LotRow.effective_at <= now, LotEndRow.at.is_(None))
     left = LotRow.granted_nano + LotRow.restored_nano - LotRow.burned_nano - LotRow.expired_nano - LotRow.voided_nano
@@ -102,11 +108,16 @@ async def sweep_all(database: Database, clock: Clock) -> list[Lapse]:
     query = select(LotRow.account_id).distinct().outerjoin(LotEndRow, LotEndRow.lot_id == LotRow.id)
     async with database.reading() as session:
         names = sorted((await session.scalars(query.where(or_(begins, ends)))).all())
-    lapses: list[Lapse] = []
+    lapses, failures = list[Lapse](), list[Exception]()
     for name in names:
-        await burn_lots(database, name)
-        async with database.transaction() as session:
-            lapses += await sweep_credits(session, name, clock)
+        try:
+            await burn_lots(database, name)
+            async with database.transaction() as session:
+                lapses += await sweep_credits(session, name, clock)
+        except _TROUBLE as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
     return lapses
 
 

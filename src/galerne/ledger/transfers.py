@@ -16,6 +16,7 @@ _TRANSFERS = cast(SqlTable, TransferRow.__table__)
 _COLUMNS = ("id", "kind", "debit_account_id", "credit_account_id", "amount_nano", "reason", "at")
 _RECORDED = """
 SELECT kind, debit_account_id, credit_account_id, amount_nano, reason FROM ledger_transfers WHERE id = :id"""
+_TO_COME = "SELECT 1 FROM ledger_lots WHERE id = :id AND granted_nano = 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def post_script(new: Posting) -> Script[bool]:
         if tuple(row) == content:
             return False
         raise Conflict(f"The transfer '{new.id}' is recorded with other content.")
+    yield from check_name_script(new.id)
     debit, credit = balances[new.debit_account_id], balances[new.credit_account_id]
     if debit.account.currency != credit.account.currency:
         raise BadRequest(
@@ -75,3 +77,9 @@ def post_script(new: Posting) -> Script[bool]:
         raise InsufficientFunds(f"'{debit.account.id}' has {has} {debit.account.currency}, not {wants}.")
     yield Insert(_TRANSFERS, _COLUMNS, [(new.id, *content, new.at)])
     return True
+
+
+def check_name_script(transfer_id: str) -> Script[None]:
+    """Raise `Conflict` if credit that is still to come will come under that id: its money could never come."""
+    if (yield Query(_TO_COME, {"id": transfer_id})):
+        raise Conflict(f"'{transfer_id}' is the id of credit that is to come.")

@@ -45,6 +45,7 @@ ROUTERS = (
     billing.contracts_router,
     billing.budgets_router,
     billing.invoice_usage_router,
+    billing.invoices_router,
     billing.costs_router,
     billing.payments_router,
     ledger.router,

@@ -29,6 +29,8 @@ COMMANDS = {
     "subscriptions": "Subscribe organisations to plans, change that, list charges.",
     "budgets": "Set budgets, give alerts, show costs to cost centres.",
     "contracts": "Draft, preview, sign and renew contracts.",
+    "billing": "Close a month; set who issues invoices and to whom.",
+    "invoices": "List, show, finalise, void and credit invoices.",
     "credits": "Grant, list, end and correct credit, check the books.",
     "payments": "Import bank statements, record, assign and refund payments.",
     "limits": "Set, list and remove limits.",

@@ -71,15 +71,7 @@ from galerne.billing.costs import (
     write_costs,
 )
 from galerne.billing.invoice_usage import invoice_usage_router, open_proof, proof_lines, requests_of
-from galerne.billing.invoices import (
-    BillingProfile,
-    Course,
-    Happening,
-    Invoice,
-    InvoiceLine,
-    InvoiceState,
-    Issuer,
-)
+from galerne.billing.invoices import invoices_router
 from galerne.billing.payments import (
     Allocation,
     Imported,
@@ -267,7 +259,6 @@ __all__ = [
     "Allocation",
     "Ask",
     "Assignment",
-    "BillingProfile",
     "BucketKey",
     "Budget",
     "BudgetScope",
@@ -282,19 +273,13 @@ __all__ = [
     "CostGroup",
     "CostQuery",
     "Counts",
-    "Course",
     "Customer",
     "Difference",
     "Effect",
     "Fee",
-    "Happening",
     "Imported",
     "Instalment",
     "Interval",
-    "Invoice",
-    "InvoiceLine",
-    "InvoiceState",
-    "Issuer",
     "LineKey",
     "LineSum",
     "Match",
@@ -400,6 +385,7 @@ __all__ = [
     "import_fields",
     "import_statement",
     "invoice_usage_router",
+    "invoices_router",
     "line_amounts",
     "lines_of",
     "list_alerts",

@@ -4,11 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from galerne.billing.documents.creditor_reference import creditor_reference, is_creditor_reference
 from galerne.billing.payments.camt053 import StatementEntry
 from galerne.billing.payments.matching import (
     OpenInvoice,
-    creditor_reference,
-    is_creditor_reference,
     match_payments,
 )
 

@@ -10,15 +10,11 @@ from galerne.billing.invoices.closing import (
 )
 from galerne.billing.invoices.correcting import (
     Crediting,
-    Paid,
     TopUp,
     draft_credit_note,
     draft_top_up,
     mark_sent,
-    open_invoices,
-    record_payment,
     reissue_invoice,
-    return_payment,
     void_invoice,
 )
 from galerne.billing.invoices.drafting import MonthDraft, collect_month
@@ -43,6 +39,19 @@ from galerne.billing.invoices.records import (
     invoice_lines,
     list_invoices,
 )
+from galerne.billing.invoices.routes import router as invoices_router
+from galerne.billing.invoices.schemas import (
+    CreditNoteIn,
+    IssuerIn,
+    ProfileIn,
+    detail_fields,
+    draft_fields,
+    invoice_fields,
+    issuer_fields,
+    profile_fields,
+    report_fields,
+)
+from galerne.billing.invoices.top_ups import grant_paid_top_up
 from galerne.billing.invoices.usage import UsageLeaf, rated_leaves
 
 __all__ = [
@@ -53,6 +62,7 @@ __all__ = [
     "CloseParts",
     "CloseReport",
     "Course",
+    "CreditNoteIn",
     "Crediting",
     "FrozenDocument",
     "Happening",
@@ -61,9 +71,10 @@ __all__ = [
     "InvoiceLine",
     "InvoiceState",
     "Issuer",
+    "IssuerIn",
     "LineKind",
     "MonthDraft",
-    "Paid",
+    "ProfileIn",
     "Purpose",
     "TopUp",
     "UsageLeaf",
@@ -72,7 +83,9 @@ __all__ = [
     "close_billing",
     "collect_month",
     "course_of",
+    "detail_fields",
     "draft_credit_note",
+    "draft_fields",
     "draft_top_up",
     "finalise_checked",
     "finalise_invoice",
@@ -80,19 +93,22 @@ __all__ = [
     "find_issuer",
     "find_profile",
     "frozen_document",
+    "grant_paid_top_up",
     "happenings_of",
+    "invoice_fields",
     "invoice_leaves",
     "invoice_lines",
+    "invoices_router",
+    "issuer_fields",
     "list_invoices",
     "list_issuers",
     "mark_sent",
     "need_profile",
-    "open_invoices",
     "preview_close",
+    "profile_fields",
     "rated_leaves",
-    "record_payment",
     "reissue_invoice",
-    "return_payment",
+    "report_fields",
     "set_issuer",
     "set_profile",
     "sha256_of",

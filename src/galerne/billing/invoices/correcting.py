@@ -1,10 +1,9 @@
-"""What becomes of final invoices: sent, paid, returned, credited, void, written again. Nothing here commits.
+"""What becomes of final invoices: sent, credited, void, written again; and credit that is sold. Nothing here commits.
 
 A final invoice is never changed; each step adds to its history, posts, and leaves an entry in the journal.
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from fractions import Fraction
 
 from sqlalchemy import select
@@ -28,34 +27,12 @@ from galerne.billing.invoices.records import (
 )
 from galerne.billing.invoices.tables import InvoiceRow
 from galerne.billing.invoices.wording import words
-from galerne.billing.payments.matching import OpenInvoice, creditor_reference
 from galerne.governance import Actor, Permission, require
 from galerne.journal import append
 from galerne.kernel import BadRequest, Clock, Conflict, Ids
-from galerne.ledger import (
-    LARGEST_NANO,
-    AccountKind,
-    BookEntry,
-    Grant,
-    Leg,
-    grant_credit,
-    house_account,
-    organisation_account,
-    post_entry,
-)
+from galerne.ledger import LARGEST_NANO, post_entry
 
 _LONGEST = 200
-_LONGEST_REFERENCE = 100
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paid:
-    """Money that came for an invoice, or (`return_payment`) went back; `reference` names it, once."""
-
-    invoice_id: str
-    amount_minor: int
-    reference: str
-    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,53 +62,6 @@ async def mark_sent(session: AsyncSession, actor: Actor, invoice_id: str, clock:
     if await happen(session, actor, row, Happening(kind="sent", at=now)):
         await append(session, [entry_of("sent", actor, row, now)])
     return await find_invoice(session, actor, invoice_id)
-
-
-async def record_payment(session: AsyncSession, actor: Actor, paid: Paid, clock: Clock) -> Invoice:
-    """Book money that came for an invoice; the same reference again changes nothing.
-
-    A top-up that is paid in full is granted in the same transaction. Raises `Conflict` for more than is open, and for a
-    reference that was used with another amount.
-    """
-    require(actor, Permission.PRICES_MANAGE)
-    row, now = await row_of(session, actor, paid.invoice_id, lock=True), clock.now()
-    _check_kind(row)
-    course = await happen(session, actor, row, _money("paid", paid))
-    if course is not None:
-        await _move(session, row, ("payment", paid), now)
-        if row.purpose == "top_up" and course.state == "paid":
-            await _grant(session, actor, row, clock)
-        detail = {"amount_minor": str(paid.amount_minor), "reference": paid.reference}
-        await append(session, [entry_of("paid", actor, row, now, **detail)])
-    return await find_invoice(session, actor, paid.invoice_id)
-
-
-async def return_payment(session: AsyncSession, actor: Actor, paid: Paid, clock: Clock) -> Invoice:
-    """Book money that went back: a refund, or a payment that was taken back. Never more than was paid: `Conflict`.
-
-    What a top-up has granted stays: it is taken back with the ledger's `void_lot` first.
-    """
-    require(actor, Permission.PRICES_MANAGE)
-    row, now = await row_of(session, actor, paid.invoice_id, lock=True), clock.now()
-    _check_kind(row)
-    if await happen(session, actor, row, _money("returned", paid)):
-        await _move(session, row, ("return", paid), now)
-        detail = {"amount_minor": str(paid.amount_minor), "reference": paid.reference}
-        await append(session, [entry_of("returned", actor, row, now, **detail)])
-    return await find_invoice(session, actor, paid.invoice_id)
-
-
-async def open_invoices(session: AsyncSession) -> list[OpenInvoice]:
-    """Every invoice that waits for money, as matching of payments wants it: for the operator alone."""
-    query = select(InvoiceRow).where(InvoiceRow.state.in_(("final", "sent")), InvoiceRow.kind == "invoice")
-    found: list[OpenInvoice] = []
-    for row in await session.scalars(query.order_by(InvoiceRow.id)):
-        due = course_of(await happenings_of(session, row.id)).open_minor
-        number = row.number or ""
-        reference = creditor_reference(number)
-        each = OpenInvoice(id=row.id, number=number, currency=row.currency, due_minor=due, creditor_reference=reference)
-        found.append(each)
-    return found
 
 
 async def void_invoice(session: AsyncSession, actor: Actor, invoice_id: str, reason: str, clock: Clock) -> Invoice:
@@ -288,49 +218,6 @@ async def _credited_lines(
 async def _asked(session: AsyncSession, organisation_id: str, request_id: str) -> InvoiceRow | None:
     query = select(InvoiceRow).where(InvoiceRow.organisation_id == organisation_id, InvoiceRow.request_id == request_id)
     return await session.scalar(query)
-
-
-async def _move(session: AsyncSession, row: InvoiceRow, what: tuple[str, Paid], now: datetime) -> None:
-    name, paid = what
-    nano = nano_of_minor(paid.amount_minor, row.currency)
-    cash = house_account(AccountKind.CASH_CLEARING, row.currency)
-    owed = organisation_account(AccountKind.RECEIVABLE, row.organisation_id, row.currency)
-    debit, credit = (cash, owed) if name == "payment" else (owed, cash)
-    entry = BookEntry(
-        id=f"{name}:{row.id}:{paid.reference}",
-        debits=[Leg(debit.id, nano)],
-        credits=[Leg(credit.id, nano)],
-        at=now,
-        reason=f"{name} {row.number}",
-    )
-    await post_entry(session, entry, [cash, owed])
-
-
-async def _grant(session: AsyncSession, actor: Actor, row: InvoiceRow, clock: Clock) -> None:
-    (line,) = await invoice_lines(session, row.id)
-    grant = Grant(
-        id=f"top-up:{row.id}",
-        amount_nano=line.exact_nano,
-        currency=row.currency,
-        reason=f"invoice {row.number}",
-        source_ref=row.id,
-        funding=house_account(AccountKind.DEFERRED_REVENUE, row.currency),
-    )
-    await grant_credit(session, replace(actor, organisation_id=row.organisation_id), grant, clock)
-
-
-def _money(kind: str, paid: Paid) -> Happening:
-    _check_text(paid.reference, "reference")
-    if len(paid.reference) > _LONGEST_REFERENCE:
-        raise BadRequest(f"A reference has at most {_LONGEST_REFERENCE} characters.", param="reference")
-    if paid.amount_minor <= 0:
-        raise BadRequest("An amount is more than nothing.", param="amount")
-    return Happening(
-        kind="paid" if kind == "paid" else "returned",
-        at=paid.at,
-        amount_minor=paid.amount_minor,
-        reference=paid.reference,
-    )
 
 
 def _check_kind(row: InvoiceRow) -> None:

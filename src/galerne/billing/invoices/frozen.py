@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from galerne.billing.documents.amounts import from_minor, to_minor
+from galerne.billing.documents.creditor_reference import creditor_reference
 from galerne.billing.documents.document import (
     Document,
     Draft,
@@ -29,7 +30,6 @@ from galerne.billing.documents.vat import BuyerVat, Language, SellerVat, decide_
 from galerne.billing.invoices.invoice import BillingProfile, InvoiceLine, Issuer
 from galerne.billing.invoices.lines import line_minor, span_of
 from galerne.billing.invoices.wording import words
-from galerne.billing.payments.matching import creditor_reference
 from galerne.kernel import invariant
 
 _PRICE_DIGITS = Decimal("1e-12")

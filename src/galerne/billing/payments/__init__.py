@@ -1,5 +1,6 @@
 """Money that comes in: what a bank or a processor says, which invoices it pays, what is given back."""
 
+from galerne.billing.documents.creditor_reference import creditor_reference
 from galerne.billing.payments.bank import (
     Imported,
     WaitingEntry,
@@ -10,7 +11,6 @@ from galerne.billing.payments.bank import (
     waiting_entries,
 )
 from galerne.billing.payments.camt053 import StatementEntry, read_camt053
-from galerne.billing.payments.matching import creditor_reference
 from galerne.billing.payments.payment import Allocation, NewPayment, NewRefund, Payment, Refund
 from galerne.billing.payments.routes import router as payments_router
 from galerne.billing.payments.schemas import import_fields, minor_of, payment_fields, waiting_fields

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from galerne.billing.documents.creditor_reference import is_creditor_reference
 from galerne.billing.payments.camt053 import StatementEntry
 
 Outcome = Literal["exact", "partial", "over", "ambiguous", "unmatched"]
 Ground = Literal["creditor_reference", "number", "amount_and_payer", ""]
-
-_REFERENCE = re.compile(r"RF[0-9]{2}[A-Z0-9]{1,21}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,20 +40,6 @@ class Match:
     ground: Ground = ""
     invoice_ids: tuple[str, ...] = ()
     rest_minor: int = 0
-
-
-def creditor_reference(number: str) -> str:
-    """The ISO 11649 reference that stands for this invoice's number, with check digits; empty when that is too long."""
-    body = re.sub("[^A-Z0-9]", "", number.upper())
-    if not 1 <= len(body) <= 21:
-        return ""
-    return f"RF{98 - _mod97(f'{body}RF00'):02d}{body}"
-
-
-def is_creditor_reference(value: str) -> bool:
-    """Whether this is an ISO 11649 reference with right check digits, written with or without spaces."""
-    compact = _compact(value)
-    return bool(_REFERENCE.fullmatch(compact)) and _mod97(compact[4:] + compact[:4]) == 1
 
 
 def match_payments(entries: Iterable[StatementEntry], invoices: Sequence[OpenInvoice]) -> tuple[Match, ...]:
@@ -126,7 +111,3 @@ def _by_amount(entry: StatementEntry, invoices: Sequence[OpenInvoice], due: dict
 
 def _compact(text: str) -> str:
     return re.sub(r"\s", "", text).upper()
-
-
-def _mod97(text: str) -> int:
-    return int("".join(str(int(character, 36)) for character in text)) % 97

@@ -10,9 +10,10 @@ from typing import cast
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from galerne.billing.documents.creditor_reference import creditor_reference
 from galerne.billing.invoices.lifecycle import Course, Happening, HappeningKind, after, course_of
 from galerne.billing.invoices.tables import InvoiceEventRow, InvoiceRow
-from galerne.billing.payments.matching import OpenInvoice, creditor_reference
+from galerne.billing.payments.matching import OpenInvoice
 from galerne.billing.payments.tables import PaymentRow
 from galerne.governance import Actor
 from galerne.kernel import NotFound, invariant

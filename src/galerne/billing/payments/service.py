@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.documents.amounts import decimals_of
 from galerne.billing.invoices.tables import InvoiceRow
+from galerne.billing.invoices.top_ups import grant_paid_top_up
 from galerne.billing.payments.paid_invoices import courses_of, happen, lock_invoices, paid
 from galerne.billing.payments.payment import (
     Allocation,
@@ -209,6 +210,7 @@ async def _allocate(
         course = await happen(session, invoices[invoice_id], paid(part, f"{row.id}:{seq}", now), actor)
         if part > 0 and course.state == "paid":
             await _tell_subscription(session, row.organisation_id, invoice_id, ids, clock)
+            await grant_paid_top_up(session, actor, invoices[invoice_id], clock)
 
 
 async def _tell_subscription(

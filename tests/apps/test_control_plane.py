@@ -52,6 +52,31 @@ async def test_a_key_made_over_http_works_and_is_listed_without_its_secret(clien
     assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_permissions")
 
 
+async def test_a_workspaces_key_sees_and_signs_nothing_of_the_whole_organisations_billing(
+    client: httpx2.AsyncClient,
+) -> None:
+    workspace = (await client.post("/v1/admin/workspaces", json={"name": "w"})).json()["id"]
+    asked = {"name": "n", "scopes": ["billing:read", "billing:manage"], "workspace_id": workspace}
+    mine = {"authorization": f"Bearer {(await client.post('/v1/admin/api-keys', json=asked)).json()['key']}"}
+    span = "start=2026-01-01&end=2026-02-01"
+    for path in (
+        *("v1/payments", "v1/payments/p", "v1/admin/balance", "v1/admin/credits", "v1/admin/subscription"),
+        *(
+            "v1/admin/subscription/charges",
+            "v1/admin/contracts",
+            "v1/admin/contracts/c",
+            "v1/admin/contracts/c/charges",
+        ),
+        *("v1/admin/budgets", "v1/admin/budget-alerts", f"v1/admin/showback?{span}"),
+    ):
+        answer = await client.get(f"/{path}", headers=mine)
+        assert (path, answer.status_code) == (path, 403)
+        assert (await client.get(f"/{path}")).status_code in (200, 404)
+    signature = {"version": 1, "sha256": "0" * 64, "signed_by": "Ada"}
+    signed = await client.post("/v1/admin/contracts/c/sign", json=signature, headers=mine)
+    assert signed.status_code == 403
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "param"),
     [

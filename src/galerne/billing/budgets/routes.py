@@ -26,7 +26,7 @@ from galerne.kernel.web import Reading, RequestClock, RequestIds, Text, Transact
 
 router = APIRouter(prefix="/v1/admin", tags=["Budgets"])
 
-BillingReader = Annotated[Actor, requires(Permission.BILLING_READ)]
+BillingReader = Annotated[Actor, requires(Permission.BILLING_READ, whole_organisation=True)]
 LimitAdmin = Annotated[Actor, requires(Permission.LIMITS_MANAGE)]
 
 

@@ -22,8 +22,8 @@ from galerne.kernel.web import Reading, RequestClock, Text, Transaction, UtcMome
 
 router = APIRouter(prefix="/v1/admin/contracts", tags=["Contracts"])
 
-BillingReader = Annotated[Actor, requires(Permission.BILLING_READ)]
-BillingAdmin = Annotated[Actor, requires(Permission.BILLING_MANAGE)]
+BillingReader = Annotated[Actor, requires(Permission.BILLING_READ, whole_organisation=True)]
+BillingAdmin = Annotated[Actor, requires(Permission.BILLING_MANAGE, whole_organisation=True)]
 Until = Annotated[UtcMoment | None, Query(description="What is due before that time; now, if left out.")]
 
 

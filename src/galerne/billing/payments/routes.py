@@ -26,7 +26,7 @@ from galerne.kernel.web import Reading, RequestClock, RequestIds, Text, Transact
 
 router = APIRouter(prefix="/v1", tags=["Payments"])
 
-BillingReader = Annotated[Actor, requires(Permission.BILLING_READ)]
+BillingReader = Annotated[Actor, requires(Permission.BILLING_READ, whole_organisation=True)]
 PaymentAdmin = Annotated[Actor, requires(Permission.PAYMENTS_MANAGE)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 

@@ -26,8 +26,8 @@ router = APIRouter(prefix="/v1/admin", tags=["Subscriptions"])
 
 PriceReader = Annotated[Actor, requires(Permission.PRICES_READ)]
 PriceAdmin = Annotated[Actor, requires(Permission.PRICES_MANAGE)]
-BillingReader = Annotated[Actor, requires(Permission.BILLING_READ)]
-BillingAdmin = Annotated[Actor, requires(Permission.BILLING_MANAGE)]
+BillingReader = Annotated[Actor, requires(Permission.BILLING_READ, whole_organisation=True)]
+BillingAdmin = Annotated[Actor, requires(Permission.BILLING_MANAGE, whole_organisation=True)]
 Until = Annotated[UtcMoment | None, Query(description="What is due before that time; now, if left out.")]
 
 

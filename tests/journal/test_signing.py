@@ -19,6 +19,7 @@ from galerne.journal import (
     VerifierKey,
     audit,
     consistency_proof,
+    following,
     latest_checkpoint,
     list_keys,
     parse_proof,
@@ -29,7 +30,8 @@ from galerne.journal import (
     verify_growth,
     verify_proof,
 )
-from galerne.kernel import Database, ManualClock, NotFound, Settings, Unavailable
+from galerne.kernel import Database, InvariantViolated, ManualClock, NotFound, Settings, Unavailable
+from galerne.kernel.logs import captured_logs
 from galerne.kernel.sealing import Sealer, open_sealer
 from tests.journal.entries import NOON
 from tests.journal.test_service import fill
@@ -277,3 +279,27 @@ async def test_a_tree_or_checkpoint_that_was_altered_is_found(
     await fill(database, 1)
     with pytest.raises((CheckpointRefused, JournalAltered)):
         await follower(database, settings).checkpoint()
+
+
+async def test_following_goes_on_after_a_defect_and_ends_quietly(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_FOLLOW_S", 0.01)
+    tries: list[int] = []
+    third = asyncio.Event()
+
+    async def grow(_database: Database) -> int:
+        tries.append(1)
+        if len(tries) == 3:
+            third.set()
+        raise InvariantViolated("a defect")
+
+    monkeypatch.setattr(following, "grow_tree", grow)
+    follows = follower(database, settings)
+    with captured_logs() as lines:
+        await follows.start()
+        async with asyncio.timeout(3):
+            await third.wait()
+        await follows.stop()
+    assert [(line["level"], line["event"]) for line in lines] == [("critical", "journal not followed")]
+    assert "InvariantViolated" in lines[0]["problem"]

@@ -110,6 +110,8 @@ class Follower:
                 self._say("checkpoint not signed", problem.message)
             except (SQLAlchemyError, OSError, TimeoutError) as problem:
                 self._say("journal not followed", type(problem).__name__)
+            except Exception as defect:  # noqa: BLE001 - else nothing would be signed any more, and nobody would know
+                self._say("journal not followed", f"a defect: {type(defect).__name__}", grave=True)
 
     def _say(self, event: str, problem: str, *, grave: bool = False) -> None:
         now_s = self._clock.monotonic()

@@ -126,12 +126,12 @@ from galerne.billing.price_changes import (
     change_prices,
     create_price_list,
     list_price_lists,
-    set_price_terms,
 )
 from galerne.billing.price_reading import (
     read_book,
 )
 from galerne.billing.price_schemas import PriceChangeIn, QuoteIn, quote_fields, rerating_fields
+from galerne.billing.price_terms import rater_of
 from galerne.billing.prices import (
     NewRates,
     decimal_of,
@@ -177,7 +177,6 @@ from galerne.billing.rating_service import (
     close_period,
     closed_periods,
     rate_batch,
-    rater_of,
     rating_counts,
     unmatched_usage,
 )
@@ -232,6 +231,7 @@ from galerne.billing.token_prices import (
     Customer,
     ModelPrices,
     TokenPrices,
+    paying,
     token_prices,
 )
 from galerne.billing.usage_lines import (
@@ -408,6 +408,7 @@ __all__ = [
     "organisation_charges",
     "organisations_used",
     "organisations_with_budgets",
+    "paying",
     "payment_failed",
     "payment_fields",
     "payment_received",
@@ -445,7 +446,6 @@ __all__ = [
     "set_budget",
     "set_cost_centre",
     "set_entry_aside",
-    "set_price_terms",
     "set_rates",
     "showback",
     "sign_contract",

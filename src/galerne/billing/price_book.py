@@ -137,6 +137,9 @@ class PriceBook:
         self.rates = tuple(rates)
         self.modifiers = tuple(modifiers)
         self._assignments = tuple(assignments)
+        self._assigned_to: dict[tuple[str, str], list[Assignment]] = {}
+        for each in self._assignments:
+            self._assigned_to.setdefault((each.scope, each.subject), []).append(each)
         self.changes = sorted({each.effective_from for each in (*self.rates, *self.modifiers, *self._assignments)})
         """When anything begins, in order: between two of these no price changes."""
         self._rates: dict[tuple[str, str, TokenClass], list[Rate]] = {}
@@ -195,11 +198,7 @@ class PriceBook:
         return None
 
     def _assigned(self, scope: str, subject: str, at: datetime) -> str | None:
-        began = [
-            each
-            for each in self._assignments
-            if (each.scope, each.subject) == (scope, subject) and each.effective_from <= at
-        ]
+        began = [each for each in self._assigned_to.get((scope, subject), ()) if each.effective_from <= at]
         newest = max(began, key=lambda each: (each.effective_from, each.id), default=None)
         return None if newest is None else newest.list_id
 

@@ -20,7 +20,6 @@ from galerne.billing.tables import (
     PlanRow,
     PriceAssignmentRow,
     PriceListRow,
-    PriceTermsRow,
     PriceVersionRow,
     RateRow,
 )
@@ -193,23 +192,6 @@ async def assign_price_list(
     await session.flush()
     detail: dict[str, str | int | bool | None] = {"list": list_id, "effective_from": begin.isoformat()}
     await append(session, [_entry(actor, "price_lists.assign", f"{scope}:{subject}", now, detail)])
-
-
-async def set_price_terms(
-    session: AsyncSession, organisation_id: str, plan: str, currency: str | None, at: datetime
-) -> bool:
-    """Record under which plan and in which currency an organisation's use is rated from `at` on; whether it is news.
-
-    Whoever changes a plan or a currency calls this in the same transaction. A second change at one time is ignored.
-    """
-    row = PriceTermsRow
-    order = row.effective_from.desc()
-    newest = await session.scalar(select(row).where(row.organisation_id == organisation_id).order_by(order).limit(1))
-    if newest is not None and ((newest.plan, newest.currency) == (plan, currency) or newest.effective_from >= at):
-        return False
-    session.add(row(organisation_id=organisation_id, effective_from=at, plan=plan, currency=currency))
-    await session.flush()
-    return True
 
 
 def _check_rate(new: NewRate) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from galerne.billing.price_book import Price, PriceBook, Use, conditions_of
 from galerne.billing.pricing import TokenClass, cost_nano
 from galerne.billing.rating import priced_id
-from galerne.billing.token_prices import Customer, ModelPrices, token_prices
+from galerne.billing.token_prices import Customer, ModelPrices, paying, token_prices
 from galerne.ledger import half_even
 
 __all__ = ["Quote", "QuoteAsk", "QuoteLine", "quote"]
@@ -58,6 +58,7 @@ def quote(book: PriceBook, customer: Customer, ask: QuoteAsk, at: datetime) -> Q
 
     Tokens are rounded once together, as they are charged, and shared by rounding the running sum; so lines add up.
     """
+    customer = paying(book, customer, ask.model_id, at)
     lines: list[QuoteLine] = []
     expected = most = 0
     currency = customer.currency

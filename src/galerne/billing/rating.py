@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from galerne.billing.price_book import Price, PriceBook, Rate
 from galerne.billing.pricing import TokenClass
-from galerne.billing.token_prices import Customer, placed, token_prices
+from galerne.billing.token_prices import Customer, paying, placed, token_prices
 from galerne.billing.volume_tiers import TierLine, tier_lines
 
 RatingState = Literal["rated", "unmatched", "voided"]
@@ -116,6 +116,7 @@ class Rater:
         self._customer_at = customer_at
         self._changes = sorted({*book.changes, *changes})
         self._plans: dict[tuple[tuple[str, ...], datetime], _Plan] = {}
+        self._alike: dict[tuple[object, ...], _Plan] = {}
 
     def rate(self, events: Iterable[UsedTokens]) -> Rating:
         """Rate events, each as if it were alone."""
@@ -177,12 +178,18 @@ class Rater:
     def _plan(self, how: tuple[str, ...], since: datetime, at: datetime) -> _Plan:
         known = self._plans.get((how, since))
         if known is None:
-            known = self._plans[(how, since)] = self._resolved(how, at)
+            # Customers of the same lists and currencies have the same prices: there are far fewer of these.
+            customer = self._customer_at(how[0], at)
+            lists = self._book.chain(how[0], customer.plan, at)
+            alike = (lists, *customer[2:], *how[1:], since)
+            if alike not in self._alike:
+                self._alike[alike] = self._resolved(customer, how, at)
+            known = self._plans[(how, since)] = self._alike[alike]
         return known
 
-    def _resolved(self, how: tuple[str, ...], at: datetime) -> _Plan:
-        organisation_id, model_id, endpoint, tier, zone = how
-        customer = self._customer_at(organisation_id, at)
+    def _resolved(self, customer: Customer, how: tuple[str, ...], at: datetime) -> _Plan:
+        _, model_id, endpoint, tier, zone = how
+        customer = paying(self._book, customer, model_id, at)
         found = token_prices(self._book, customer, model_id, (endpoint, tier, zone), at)
         if found is None:
             return _Plan(1, (0, 0, 0), (None, None, None), "", False)

@@ -18,9 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from galerne.billing.price_book import PriceBook
 from galerne.billing.price_changes import PriceChange, change_prices, check_change, worked_out
 from galerne.billing.price_reading import newest_version, read_book
+from galerne.billing.price_terms import rater_of
 from galerne.billing.rating import BucketKey, RatedUsage, Rating, RatingState, Sum, UsedTokens
 from galerne.billing.rating_rows import Revision, add_to_buckets, period_of, queue_unmatched, write_revisions
-from galerne.billing.rating_service import closed_periods, hold_rating, rater_of, sums_of
+from galerne.billing.rating_service import closed_periods, hold_rating, sums_of
 from galerne.billing.rating_tables import UnmatchedUsageRow, UsageCorrectionRow
 from galerne.governance import Actor
 from galerne.journal import Entry, append

@@ -2,24 +2,25 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Table as SqlTable
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.pricing import TokenClass
 from galerne.billing.rating import BucketKey, LineKey, RatingState, Sum, UsedTokens
 from galerne.billing.rating_tables import UnmatchedUsageRow, UsageBucketRow, UsageRatingRow
-from galerne.kernel import Insert, Script, run_in_session
+from galerne.kernel import UtcTime, utc_text
 
 RATINGS = cast(SqlTable, UsageRatingRow.__table__)
 BUCKETS = cast(SqlTable, UsageBucketRow.__table__)
 _UNMATCHED = cast(SqlTable, UnmatchedUsageRow.__table__)
 _SUMS = ("requests", "quantity", "nano")
-_MOST_BUCKETS = 1000
-"""Of a statement; a batch of events has about as many as keys were used in its hours."""
+_PG = PGDialect()
+
+Row = tuple[Any, ...]
 
 
 class Revision(NamedTuple):
@@ -62,42 +63,49 @@ def month_start(month: str) -> datetime:
 
 async def write_revisions(session: AsyncSession, revisions: Sequence[Revision], at: datetime) -> None:
     """Write what became of events; a state that was written already is the database's refusal."""
-    columns = tuple(column.name for column in RATINGS.columns)
     rows = [
         (
-            each.used.event_id,
-            each.revision,
-            each.state,
-            each.used.organisation_id,
-            each.used.occurred_at,
-            each.period,
-            each.version,
-            each.nano,
-            each.currency,
-            each.correction,
+            used.event_id,
+            revision,
+            state,
+            used.organisation_id,
+            used.occurred_at,
+            period,
+            version,
+            nano,
+            currency,
+            correction,
             at,
         )
-        for each in revisions
+        for used, revision, state, period, version, correction, nano, currency in revisions
     ]
-    await run_in_session(session, _inserted(Insert(RATINGS, columns, rows)))
+    await _write(session, RATINGS, rows)
 
 
 async def queue_unmatched(session: AsyncSession, events: Iterable[UsedTokens], at: datetime) -> None:
     """Put events that have no price where they are seen."""
-    columns = tuple(column.name for column in _UNMATCHED.columns)
     rows = [(each.event_id, each.organisation_id, each.model_id, each.occurred_at, at) for each in events]
-    await run_in_session(session, _inserted(Insert(_UNMATCHED, columns, rows)))
+    await _write(session, _UNMATCHED, rows)
 
 
 async def add_to_buckets(session: AsyncSession, sums: dict[tuple[str, BucketKey], Sum]) -> None:
     """Add sums, by period and bucket, to what is there."""
-    insert = postgresql_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
-    statement = insert(BUCKETS)
-    added = {name: BUCKETS.c[name] + statement.excluded[name] for name in _SUMS}
-    statement = statement.on_conflict_do_update(index_elements=list(BUCKETS.primary_key.columns), set_=added)
-    rows = [_bucket_values(period, key, amounts) for (period, key), amounts in sorted(sums.items(), key=_order)]
-    for start in range(0, len(rows), _MOST_BUCKETS):
-        await session.execute(statement, rows[start : start + _MOST_BUCKETS])
+    rows = [
+        (
+            period,
+            organisation_id,
+            workspace_id or "",
+            key_id,
+            hour,
+            line.rate_id,
+            *line[:5],
+            line.tier_index,
+            currency,
+            *added,
+        )
+        for (period, (organisation_id, workspace_id, key_id, hour, currency, line)), added in sums.items()
+    ]
+    await _write(session, BUCKETS, sorted(rows), adding=_SUMS)  # in the order of the key: pages are written once
 
 
 def bucket_of(row: Any) -> tuple[BucketKey, Sum]:
@@ -108,17 +116,39 @@ def bucket_of(row: Any) -> tuple[BucketKey, Sum]:
     return key, Sum(row.requests, row.quantity, row.nano)
 
 
-def _inserted(insert: Insert) -> Script[None]:
-    if insert.rows:
-        yield insert
+async def _write(session: AsyncSession, table: SqlTable, rows: list[Row], adding: tuple[str, ...] = ()) -> None:
+    # One call of the driver however many rows there are: a call a row, or a few hundred, costs more than the row.
+    if not rows:
+        return
+    connection = await session.connection()
+    if connection.dialect.name == "postgresql":
+        await connection.exec_driver_sql(_postgresql(table, adding), tuple(map(list, zip(*rows, strict=True))))
+        return
+    columns = list(zip(*rows, strict=True))
+    for number, column in enumerate(table.columns):
+        if isinstance(column.type, UtcTime):
+            columns[number] = tuple(map(utc_text, columns[number]))
+    await connection.exec_driver_sql(_sqlite(table, adding), list(zip(*columns, strict=True)))
 
 
-def _bucket_values(period: str, key: BucketKey, amounts: Sum) -> dict[str, object]:
-    own: dict[str, object] = key._asdict() | key.line._asdict() | amounts._asdict()
-    del own["line"]
-    return own | {"period": period, "workspace_id": key.workspace_id or ""}
+@lru_cache(20)
+def _sqlite(table: SqlTable, adding: tuple[str, ...]) -> str:
+    names = ",".join(column.name for column in table.columns)
+    marks = ",".join("?" * len(table.columns))
+    return f"INSERT INTO {table.name} ({names}) VALUES ({marks}){_added(table, adding)}"  # noqa: S608  # names of ours
 
 
-def _order(item: tuple[tuple[str, BucketKey], Sum]) -> tuple[object, ...]:
-    (period, key), _ = item
-    return (period, key.organisation_id, key.workspace_id or "", key.key_id, key.hour, key.currency, key.line)
+@lru_cache(20)
+def _postgresql(table: SqlTable, adding: tuple[str, ...]) -> str:
+    names = ",".join(column.name for column in table.columns)
+    types = (column.type.compile(_PG) for column in table.columns)
+    arrays = ",".join(f"${number}::{each}[]" for number, each in enumerate(types, 1))
+    rows = f"SELECT * FROM unnest({arrays})"  # noqa: S608  # names of ours
+    return f"INSERT INTO {table.name} ({names}) {rows}{_added(table, adding)}"  # names of ours
+
+
+def _added(table: SqlTable, adding: tuple[str, ...]) -> str:
+    if not adding:
+        return ""
+    key = ",".join(column.name for column in table.primary_key.columns)
+    return f" ON CONFLICT ({key}) DO UPDATE SET " + ",".join(f"{n} = {table.name}.{n} + excluded.{n}" for n in adding)

@@ -5,15 +5,14 @@ Nothing here commits. Whoever rates holds one row for the transaction; a batch t
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.price_book import PriceBook
-from galerne.billing.price_changes import set_price_terms
 from galerne.billing.price_reading import newest_version, read_book
-from galerne.billing.rating import BucketKey, RatedUsage, Rater, Rating, Sum, UsedTokens, buckets_of
+from galerne.billing.price_terms import rater_by, refresh_terms
+from galerne.billing.rating import BucketKey, RatedUsage, Rating, Sum, UsedTokens, buckets_of
 from galerne.billing.rating_rows import (
     BUCKETS,
     Revision,
@@ -25,17 +24,12 @@ from galerne.billing.rating_rows import (
     write_revisions,
 )
 from galerne.billing.rating_tables import ClosedPeriodRow, RatingStateRow, UnmatchedUsageRow, UsageRatingRow
-from galerne.billing.tables import PriceTermsRow
-from galerne.billing.token_prices import Customer
 from galerne.governance import Actor
-from galerne.identity import list_organisations
 from galerne.journal import Entry, append
 from galerne.kernel import Clock, UtcTime
-from galerne.ledger import AccountKind, accounts_of
 
-BATCH = 5000
+BATCH = 20_000
 _OVERLAP_MS = 2 * 86_400_000
-_ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
 _NEW = text(
     "SELECT e.id, e.started_at, e.workspace_id, e.key_id, e.organisation_id, e.model, e.endpoint, e.tier, e.zone, "
     "e.input_tokens, e.cached_tokens, e.output_tokens "
@@ -63,12 +57,12 @@ async def rate_batch(session: AsyncSession, clock: Clock, after: str | None = No
     """
     await hold_rating(session)
     begin = await _beginning(session) if after is None else after
-    found = [UsedTokens(*row) for row in await session.execute(_NEW, {"after": begin, "limit": limit})]
+    found = list(map(UsedTokens._make, (await session.execute(_NEW, {"after": begin, "limit": limit})).all()))
     if not found:
         return RatedBatch(0, 0, 0, begin, False)
     organisations = {each.organisation_id for each in found}
-    await _refresh_terms(session, organisations, clock.now())
-    rating = (await rater_of(session, await read_book(session), organisations)).rate(found)
+    terms = await refresh_terms(session, organisations, clock.now())
+    rating = rater_by(await read_book(session), terms).rate(found)
     closed = await closed_periods(session)
     revisions = revisions_of(found, rating, closed, await newest_version(session))
     await write_revisions(session, revisions, clock.now())
@@ -107,7 +101,7 @@ def sums_of(
     for each in usage:
         parts.setdefault(period_by_event[each.event_id], []).append(each)
     return {
-        (period, key): Sum(*(sign * amount for amount in amounts))
+        (period, key): amounts if sign == 1 else Sum(*(sign * amount for amount in amounts))
         for period, part in parts.items()
         for key, amounts in buckets_of(part).items()
     }
@@ -116,22 +110,6 @@ def sums_of(
 async def hold_rating(session: AsyncSession) -> None:
     """Be the only one who rates, until the transaction ends."""
     await session.execute(update(RatingStateRow).values(runs=RatingStateRow.runs + 1))
-
-
-async def rater_of(session: AsyncSession, book: PriceBook, organisations: set[str]) -> Rater:
-    """A rater by that book, for these customers as they were at each time."""
-    row = PriceTermsRow
-    query = select(row.organisation_id, row.effective_from, row.plan, row.currency)
-    terms: dict[str, list[tuple[datetime, Customer]]] = {}
-    for organisation_id, begin, plan, currency in await session.execute(query.order_by(row.effective_from)):
-        if organisation_id in organisations:
-            terms.setdefault(organisation_id, []).append((begin, Customer(organisation_id, plan, currency)))
-
-    def customer_at(organisation_id: str, at: datetime) -> Customer:
-        began = [customer for begin, customer in terms.get(organisation_id, ()) if begin <= at]
-        return began[-1] if began else Customer(organisation_id, "")
-
-    return Rater(book, customer_at, {begin for each in terms.values() for begin, _ in each})
 
 
 async def rating_counts(session: AsyncSession) -> dict[str, int]:
@@ -182,15 +160,3 @@ async def buckets_in(session: AsyncSession, period: str, organisation_id: str | 
 async def _beginning(session: AsyncSession) -> str:
     last = (await session.execute(select(RatingStateRow.last_event_id))).scalar_one()
     return f"{max(0, int(last[:12], 16) - _OVERLAP_MS):012x}" if last else ""
-
-
-async def _refresh_terms(session: AsyncSession, organisations: set[str], now: datetime) -> None:
-    # What counted before the first record is what is found now: nobody else could say.
-    known = set(await session.scalars(select(PriceTermsRow.organisation_id).distinct()))
-    for organisation in await list_organisations(session):
-        if organisation.id in organisations:
-            accounts = await accounts_of(session, organisation.id)
-            currencies = [each.account.currency for each in accounts if each.account.kind is AccountKind.PREPAID]
-            begin = now if organisation.id in known else _ALWAYS
-            currency = currencies[0] if currencies else None
-            await set_price_terms(session, organisation.id, organisation.plan, currency, begin)

@@ -95,13 +95,13 @@ async def list_rates(session: AsyncSession, at: datetime) -> list[Rates]:
 
 
 async def customer_now(session: AsyncSession, organisation_id: str, currency: str | None = None) -> Customer:
-    """Whose prices an organisation has now: its plan's, in `currency` or that of its prepaid account."""
+    """Whose prices an organisation has now: its plan's, in `currency` or that of a prepaid account."""
     if not organisation_id:
         return Customer("", "", currency)
     plan = (await find_organisation(session, organisation_id)).plan
     accounts = await accounts_of(session, organisation_id)
-    own = [each.account.currency for each in accounts if each.account.kind is AccountKind.PREPAID]
-    return Customer(organisation_id, plan, currency or (own[0] if own else None))
+    own = tuple(each.account.currency for each in accounts if each.account.kind is AccountKind.PREPAID)
+    return Customer(organisation_id, plan, currency, own)
 
 
 async def quote_now(session: AsyncSession, customer: Customer, ask: QuoteAsk, at: datetime) -> Quote:

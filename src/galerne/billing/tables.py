@@ -114,7 +114,10 @@ class PriceAssignmentRow(Table):
 
 
 class PriceTermsRow(Table):
-    """Under which plan and in which currency an organisation's use is rated from when on."""
+    """Under which plan and in which currency an organisation's use is rated from when on.
+
+    `other_currencies` are those of further accounts, in order, parted by commas.
+    """
 
     __tablename__ = "price_terms"
 
@@ -122,6 +125,7 @@ class PriceTermsRow(Table):
     effective_from: Mapped[datetime] = mapped_column(UtcTime, primary_key=True)
     plan: Mapped[str] = mapped_column(String(40))
     currency: Mapped[str | None] = mapped_column(String(3))
+    other_currencies: Mapped[str] = mapped_column(String(200), server_default="")
 
 
 def after_create(dialect_name: str) -> list[str]:

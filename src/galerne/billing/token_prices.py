@@ -14,7 +14,7 @@ from typing import NamedTuple
 from galerne.billing.price_book import Price, PriceBook, Use, conditions_of
 from galerne.billing.pricing import PPM, Rates, TokenClass, most_nano
 
-__all__ = ["Customer", "ModelPrices", "TokenPrices", "token_prices"]
+__all__ = ["Customer", "ModelPrices", "TokenPrices", "paying", "token_prices"]
 
 _CLASSES: Mapping[bool, tuple[TokenClass, ...]] = MappingProxyType(
     {False: ("input", "cached", "output"), True: ("embeddings", "cached", "output")}
@@ -23,11 +23,15 @@ EMBEDDINGS = "embeddings"
 
 
 class Customer(NamedTuple):
-    """Whose prices: its plan, and the currency in which it pays; None for whichever has the newest price."""
+    """Whose prices: its plan, and the currency in which it pays; None for whichever has the newest price.
+
+    `accounts` are the currencies of its prepaid accounts in their order, for `paying` to choose from.
+    """
 
     organisation_id: str
     plan: str
     currency: str | None = None
+    accounts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,21 @@ def token_prices(
             begin = max(price.rate.effective_from for price in prices if price is not None)
             return TokenPrices(_rates(model_id, currency, begin, prices), _CLASSES[embeds], prices)
     return None
+
+
+def paying(book: PriceBook, customer: Customer, model_id: str, at: datetime) -> Customer:
+    """The customer in the currency in which it pays for a model: its first account's that has a standard price.
+
+    Without such an account use is counted in whichever currency has a price, and no account is charged.
+    """
+    if customer.currency is not None or not customer.accounts:
+        return customer
+    for currency in customer.accounts:
+        found = customer._replace(currency=currency, accounts=())
+        for endpoint in ("", EMBEDDINGS):
+            if token_prices(book, found, model_id, (endpoint, "standard", ""), at) is not None:
+                return found
+    return customer._replace(accounts=())
 
 
 class ModelPrices:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing import Customer, ModelPrices, Plan, PriceBook, Rates, find_plan, read_book
+from galerne.billing import Customer, ModelPrices, Plan, PriceBook, Rates, find_plan, paying, read_book
 from galerne.gateway.cache import FreshCache
 from galerne.gateway.tickets import Tier
 from galerne.identity import KeyGrant
@@ -113,14 +113,17 @@ async def _price(
     book = _shared(await read_book(session, model_id=model.id, subjects=(organisation_id, grant.plan)))
     if not book.rates:
         return None, None, None
+    accounts: dict[str, str] = {}
     for balance in await accounts_of(session, organisation_id):
         if balance.account.kind is AccountKind.PREPAID:
-            prices = _prices(book, Customer(organisation_id, grant.plan, balance.account.currency), model.id)
-            rates = prices.standard(at)
-            if rates is not None:
-                return rates, (balance.account.id, house_account(AccountKind.REVENUE, rates.currency).id), prices
-    prices = _prices(book, Customer(organisation_id, grant.plan), model.id)
-    return prices.standard(at), None, prices
+            accounts.setdefault(balance.account.currency, balance.account.id)
+    whose = Customer(organisation_id, grant.plan, accounts=tuple(accounts))
+    customer = paying(book, whose, model.id, at)  # as rating does
+    prices = _prices(book, customer, model.id)
+    rates = prices.standard(at)
+    if rates is None or customer.currency is None:
+        return rates, None, prices
+    return rates, (accounts[rates.currency], house_account(AccountKind.REVENUE, rates.currency).id), prices
 
 
 class TermsCache:

@@ -1,7 +1,13 @@
 """Organisations, workspaces, people and API keys: who is calling."""
 
 from galerne.identity.keys import KEY_PREFIX, Dialect, KeyGrant, NewKey
-from galerne.identity.organisations import change_organisation, find_organisation, list_organisations, operator_in
+from galerne.identity.organisations import (
+    change_organisation,
+    find_organisation,
+    list_organisations,
+    operator_in,
+    plans_by_organisation,
+)
 from galerne.identity.routes import router
 from galerne.identity.schemas import key_fields, organisation_fields, workspace_fields
 from galerne.identity.service import (
@@ -53,6 +59,7 @@ __all__ = [
     "list_workspaces",
     "operator_in",
     "organisation_fields",
+    "plans_by_organisation",
     "resolve_key",
     "revoke_key",
     "router",

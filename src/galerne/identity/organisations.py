@@ -47,6 +47,12 @@ async def list_organisations(session: AsyncSession) -> Sequence[Organisation]:
     return (await session.scalars(select(Organisation).order_by(Organisation.created_at, Organisation.id))).all()
 
 
+async def plans_by_organisation(session: AsyncSession) -> dict[str, str]:
+    """Which plan each organisation has."""
+    rows = await session.execute(select(Organisation.id, Organisation.plan))
+    return {row.id: row.plan for row in rows}
+
+
 async def find_organisation(session: AsyncSession, organisation_id: str) -> Organisation:
     """The organisation with that id; `NotFound` if there is none."""
     row = await session.get(Organisation, organisation_id)

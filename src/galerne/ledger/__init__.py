@@ -44,7 +44,16 @@ from galerne.ledger.lots import (
 )
 from galerne.ledger.routes import router
 from galerne.ledger.schemas import balance_fields, lapse_fields, lot_fields
-from galerne.ledger.service import accounts_of, all_accounts, balance, burn_lots, hold, sweep_all, transfers_of
+from galerne.ledger.service import (
+    accounts_of,
+    all_accounts,
+    balance,
+    burn_lots,
+    currencies_by_organisation,
+    hold,
+    sweep_all,
+    transfers_of,
+)
 from galerne.ledger.settled import settled_by
 from galerne.ledger.transfers import Posting, Transfer, post_script
 
@@ -92,6 +101,7 @@ __all__ = [
     "check_books",
     "correct_charge",
     "correct_script",
+    "currencies_by_organisation",
     "customer_account",
     "expired_script",
     "grant_credit",

@@ -11,7 +11,7 @@ from galerne.kernel import BadRequest, Clock, Database, GalerneError, InvariantV
 from galerne.ledger.accounts import Balance, balance_of
 from galerne.ledger.allocation import USUAL_BATCH, allocate_script, behind_script
 from galerne.ledger.amounts import amount_text
-from galerne.ledger.chart import InsufficientFunds, TransferKind
+from galerne.ledger.chart import AccountKind, InsufficientFunds, TransferKind
 from galerne.ledger.credits import sweep_credits
 from galerne.ledger.holds import Granted, NewHold, Refused, hold_script
 from galerne.ledger.lapses import Lapse
@@ -49,6 +49,16 @@ async def accounts_of(session: AsyncSession, organisation_id: str | None) -> lis
 async def all_accounts(session: AsyncSession) -> list[Balance]:
     """Every account's balance, by id: for the operator alone."""
     return await _balances(session, select(*_BALANCE_COLUMNS))
+
+
+async def currencies_by_organisation(session: AsyncSession, kind: AccountKind) -> dict[str, tuple[str, ...]]:
+    """In which currencies each organisation has accounts of a kind, in the order of `accounts_of`."""
+    query = select(AccountRow.organisation_id, AccountRow.currency).where(AccountRow.kind == str(kind))
+    found: dict[str, tuple[str, ...]] = {}
+    for organisation_id, currency in await session.execute(query.order_by(AccountRow.id)):
+        if organisation_id is not None:
+            found[organisation_id] = (*found.get(organisation_id, ()), currency)
+    return found
 
 
 async def transfers_of(

@@ -12,8 +12,8 @@ from sqlalchemy import bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.price_reading import read_book
+from galerne.billing.price_terms import rater_of
 from galerne.billing.rating import LineKey, RatedUsage, Rater, UsedTokens
-from galerne.billing.rating_service import rater_of
 from galerne.billing.rating_tables import UsageCorrectionRow
 from galerne.kernel import UtcTime
 

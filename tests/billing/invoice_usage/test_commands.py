@@ -5,10 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from galerne.apps.commands.invoice_proofs import export, proof
+from galerne.apps.commands.invoices import app as invoices
 from galerne.apps.commands.verify import app as verify
 from galerne.billing.documents.pdf import extract_xml
 from galerne.journal import list_keys
@@ -18,9 +17,6 @@ from tests.billing.invoice_usage.test_making import DAYS
 from tests.billing.invoices.customers import house_in
 
 runner = CliRunner()
-invoices = typer.Typer()
-invoices.command()(proof)
-invoices.command()(export)
 
 
 @pytest.fixture

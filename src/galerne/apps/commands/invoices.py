@@ -9,6 +9,7 @@ import typer
 from rich.table import Column, Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from galerne.apps.commands.invoice_proofs import export, proof
 from galerne.apps.commands.opened import as_operator, in_transaction, print_table, with_database
 from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import plain
@@ -48,6 +49,10 @@ app = typer.Typer(
 InvoiceId = Annotated[str, typer.Argument(help="The invoice's id.")]
 Target = Annotated[Path | None, typer.Option("--output", help="Where to write it; default: NUMBER in this folder.")]
 RequestId = Annotated[str, typer.Option(help="A name of yours for the wish: it happens once.")]
+
+
+app.command()(proof)
+app.command()(export)
 
 
 @app.command("list")

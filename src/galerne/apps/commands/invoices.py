@@ -46,6 +46,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.command()(proof)
+app.command()(export)
+
 InvoiceId = Annotated[str, typer.Argument(help="The invoice's id.")]
 Target = Annotated[Path | None, typer.Option("--output", help="Where to write it; default: NUMBER in this folder.")]
 RequestId = Annotated[str, typer.Option(help="A name of yours for the wish: it happens once.")]

@@ -1,7 +1,9 @@
 import asyncio
 import socket
+import tracemalloc
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -10,6 +12,7 @@ from starlette.responses import PlainTextResponse
 
 from galerne.apps import connections
 from galerne.apps.connections import bounded_http, most_connections
+from galerne.apps.direct import DirectCaller
 
 HELLO = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -119,3 +122,23 @@ async def test_connections_beyond_the_limit_are_closed_and_room_comes_back(port:
 
 def test_the_number_of_connections_leaves_descriptors_for_engines() -> None:
     assert 16 <= most_connections() <= 20_000
+
+
+async def test_a_body_that_comes_in_tiny_chunks_takes_little_more_than_its_bytes() -> None:
+    flow = SimpleNamespace(pause_reading=lambda: None, resume_reading=lambda: None)
+    caller = DirectCaller(SimpleNamespace(transport=None, flow=flow), "/v1/chat/completions", [])
+    tracemalloc.start()
+    try:
+        for number in range(50_000):
+            caller.part_came(b"%02x" % (number % 256))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 4 * 100_000
+    caller.part_came(b"a" * 5_000)
+    caller.part_came(b"bc")
+    caller.end_came()
+    assert (
+        await caller.body(200_000)
+        == bytes(range(256)).hex().encode() * 195 + bytes(range(80)).hex().encode() + b"a" * 5_000 + b"bc"
+    )

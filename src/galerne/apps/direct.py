@@ -14,6 +14,7 @@ from galerne.gateway import STALL_S, Caller, Gone, HungUp
 __all__ = ["DirectCaller"]
 
 _CLOSE = (b"connection", b"close")
+_SMALL_PART = 4096
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus}
 
 
@@ -25,7 +26,7 @@ class DirectCaller(Caller):
         self._http = http
         self._transport = http.transport
         self._flow = http.flow
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self._size = 0
         self._complete = False
         self._waiter: asyncio.Future[None] | None = None
@@ -48,7 +49,15 @@ class DirectCaller(Caller):
 
     def part_came(self, part: bytes) -> None:
         """Some of the body has come; nothing is read from the connection while much of it waits here."""
-        self._parts.append(part)
+        if self._parts and len(part) < _SMALL_PART:
+            # An object each would take twenty times the bytes of a body that comes two by two.
+            last = self._parts[-1]
+            if isinstance(last, bytearray):
+                last += part
+            else:
+                self._parts.append(bytearray(part))
+        else:
+            self._parts.append(part)
         self._size += len(part)
         if self._size > 65_536:
             self._flow.pause_reading()
@@ -62,10 +71,10 @@ class DirectCaller(Caller):
     def _here(self, limit: int) -> bytes | None:
         if not self._complete or len(self._parts) != 1 or self._size > limit:
             return None
-        return self._parts.pop()
+        return bytes(self._parts.pop())
 
     async def _read(self, limit: int) -> bytes:
-        parts: list[bytes] = []
+        parts: list[bytes | bytearray] = []
         size = 0
         while True:
             parts += self._parts
@@ -74,7 +83,7 @@ class DirectCaller(Caller):
             if size > limit:
                 raise self.too_large(limit)
             if self._complete:
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+                return b"".join(parts)
             await self._more()
 
     async def _skip(self, most: int) -> None:

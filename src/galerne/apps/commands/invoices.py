@@ -46,8 +46,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-app.command()(proof)
-app.command()(export)
 
 InvoiceId = Annotated[str, typer.Argument(help="The invoice's id.")]
 Target = Annotated[Path | None, typer.Option("--output", help="Where to write it; default: NUMBER in this folder.")]

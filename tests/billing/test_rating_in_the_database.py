@@ -22,6 +22,7 @@ from galerne.billing import (
     preview_rerating,
     rate_batch,
     rating_counts,
+    rating_service,
     rerate_unmatched,
     set_rates,
     unmatched_usage,
@@ -232,3 +233,39 @@ async def test_the_database_itself_keeps_what_was_rated(database: Database, cloc
     with pytest.raises(Exception, match="append-only"):
         async with database.transaction() as session:
             await session.execute(text(change))
+
+
+async def test_a_price_set_while_a_batch_is_rated_is_not_what_the_batch_was_rated_by(
+    database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database.is_sqlite:
+        return  # one writer at a time
+    used = event(at=NOW + timedelta(hours=1))
+    await write(database, used)
+    clock = ManualClock(NOW + timedelta(minutes=30))
+    read = rating_service.read_book
+
+    async def read_then_change(session: Any, **how: Any) -> Any:
+        book = await read(session, **how)
+        async with database.transaction() as other:
+            dearer = replace(PRICES, input_nano_per_million=9_000_000, effective_from=None)
+            await set_rates(other, SYSTEM, "large", dearer, Ids(), clock)
+        return book
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rating_service, "read_book", read_then_change)
+        await rate(database, clock)
+    assert await billed(database) == COST
+    async with database.transaction() as session:
+        await correct_usage(session, SYSTEM, used.id, None, "a mistake", clock)
+    assert await billed(database) == 0
+
+
+async def test_a_request_with_a_time_far_ahead_hides_no_other_from_the_next_run(
+    database: Database, clock: ManualClock
+) -> None:
+    await write(database, event(at=NOW + timedelta(days=30)))
+    await rate(database, clock)
+    await write(database, event())
+    async with database.transaction() as session:
+        assert (await rate_batch(session, clock)).rated == 1

@@ -148,7 +148,8 @@ async def rerate_unmatched(
         return 0, ""
     found = await _standing(session, await session.execute(_BY_ID.columns(**_TIMES), {"ids": names}))
     version = await newest_version(session)
-    rater = await rater_of(session, await read_book(session), {each.used.organisation_id for each in found})
+    book = await read_book(session, version=version)
+    rater = await rater_of(session, book, {each.used.organisation_id for each in found})
     rating = rater.rate(each.used for each in found)
     matched = [each for each in found if each.used.event_id in rating.nano_of]
     for number, each in groupby(sorted(matched, key=_correction), key=_correction):

@@ -56,15 +56,16 @@ async def rate_batch(session: AsyncSession, clock: Clock, after: str | None = No
     period does: no event is lost because it was written late.
     """
     await hold_rating(session)
-    begin = await _beginning(session) if after is None else after
+    begin = await _beginning(session, clock.now()) if after is None else after
     found = list(map(UsedTokens._make, (await session.execute(_NEW, {"after": begin, "limit": limit})).all()))
     if not found:
         return RatedBatch(0, 0, 0, begin, False)
     organisations = {each.organisation_id for each in found}
     terms = await refresh_terms(session, organisations, clock.now())
-    rating = rater_by(await read_book(session), terms).rate(found)
+    version = await newest_version(session)  # first: a version that is written meanwhile is the next batch's
+    rating = rater_by(await read_book(session, version=version), terms).rate(found)
     closed = await closed_periods(session)
-    revisions = revisions_of(found, rating, closed, await newest_version(session))
+    revisions = revisions_of(found, rating, closed, version)
     await write_revisions(session, revisions, clock.now())
     await queue_unmatched(session, rating.unmatched, clock.now())
     await add_to_buckets(session, sums_of(rating.usage, {each.used.event_id: each.period for each in revisions}))
@@ -157,6 +158,8 @@ async def buckets_in(session: AsyncSession, period: str, organisation_id: str | 
     return dict(bucket_of(row) for row in await session.execute(query))
 
 
-async def _beginning(session: AsyncSession) -> str:
+async def _beginning(session: AsyncSession, now: datetime) -> str:
     last = (await session.execute(select(RatingStateRow.last_event_id))).scalar_one()
-    return f"{max(0, int(last[:12], 16) - _OVERLAP_MS):012x}" if last else ""
+    # No later than now: a request whose gateway's clock was ahead must not hide those of the others.
+    newest_ms = min(int(last[:12] or "0", 16), int(now.timestamp() * 1000))
+    return f"{max(0, newest_ms - _OVERLAP_MS):012x}" if last else ""

@@ -31,8 +31,10 @@ from galerne.governance import Permission, RequiredPermission
 from galerne.kernel import Clock, Database, GalerneError, Ids, Settings, invariant, log_context
 
 _PATIENCE_S = 2.0
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
-"""Paths that need no key: they say nothing of any tenant."""
+OPEN_PATHS = frozenset(
+    {"/", "/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json", billing.WEBHOOK_PATH}
+)
+"""Paths that need no key: they say nothing of any tenant, and whoever calls the webhook signs what it says."""
 _OPEN_PREFIX = "/static-offline-docs/"
 
 
@@ -48,6 +50,7 @@ ROUTERS = (
     billing.invoices_router,
     billing.costs_router,
     billing.payments_router,
+    billing.cards_router,
     ledger.router,
     metering.router,
     journal_routes.router,
@@ -151,6 +154,7 @@ def _give_parts(app: FastAPI, installation: Installation) -> None:
     app.state.clock = installation.clock
     app.state.ids = installation.ids
     app.state.gateway = installation.gateway
+    app.state.settings = installation.settings
 
 
 def _health_routes(installation: Installation) -> APIRouter:

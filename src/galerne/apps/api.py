@@ -32,7 +32,16 @@ from galerne.kernel import Clock, Database, GalerneError, Ids, Settings, invaria
 
 _PATIENCE_S = 2.0
 OPEN_PATHS = frozenset(
-    {"/", "/healthz", "/readyz", "/metrics", "/docs", "/docs/oauth2-redirect", "/openapi.json", billing.WEBHOOK_PATH}
+    {
+        "/",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/docs",
+        "/docs/oauth2-redirect",
+        "/openapi.json",
+        billing.payments.WEBHOOK_PATH,
+    }
 )
 """Paths that need no key: they say nothing of any tenant, and whoever calls the webhook signs what it says."""
 _OPEN_PREFIX = "/static-offline-docs/"
@@ -48,9 +57,9 @@ ROUTERS = (
     billing.budgets_router,
     billing.invoice_usage_router,
     billing.invoices_router,
-    billing.costs_router,
-    billing.payments_router,
-    billing.cards_router,
+    billing.costs.costs_router,
+    billing.payments.payments_router,
+    billing.payments.cards_router,
     ledger.router,
     metering.router,
     journal_routes.router,

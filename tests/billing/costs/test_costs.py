@@ -18,20 +18,17 @@ from typer.testing import CliRunner
 
 from galerne.apps.commands import usage as usage_command
 from galerne.apps.refusals import install_refusals
-from galerne.billing import (
+from galerne.billing import NewRates, rate_batch, set_cost_centre, set_rates
+from galerne.billing.costs import (
     Cost,
     CostQuery,
-    NewRates,
     cost_groups,
     costs_page,
     costs_router,
-    rate_batch,
-    set_cost_centre,
-    set_rates,
+    files,
     stream_costs,
     write_costs,
 )
-from galerne.billing.costs import files
 from galerne.billing.costs.query import names_before, page_after
 from galerne.governance import SYSTEM, Permission
 from galerne.identity import NewWorkspace, create_workspace

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from galerne.billing import NewPayment, Order, record_payment, subscribe
+from galerne.billing import Order, subscribe
 from galerne.billing.invoices import (
     Crediting,
     Invoice,
@@ -21,6 +21,7 @@ from galerne.billing.invoices import (
     reissue_invoice,
     void_invoice,
 )
+from galerne.billing.payments import NewPayment, record_payment
 from galerne.governance import SYSTEM
 from galerne.kernel import BadRequest, Conflict
 from galerne.ledger import all_accounts, check_books

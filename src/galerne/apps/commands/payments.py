@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from galerne.apps.commands.opened import as_operator, in_transaction, print_table
 from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import plain
-from galerne.billing import (
+from galerne.billing.payments import (
     WEBHOOK_PATH,
     NewPayment,
     NewRefund,

@@ -13,7 +13,7 @@ from galerne.apps.commands.moments import moment
 from galerne.apps.commands.opened import print_table, with_database
 from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import OrganisationOption
-from galerne.billing import CostFormat, CostQuery, cost_groups, stream_costs, write_costs
+from galerne.billing.costs import CostFormat, CostQuery, cost_groups, stream_costs, write_costs
 from galerne.identity import operator_in
 from galerne.kernel import Database, SystemClock
 from galerne.metering import Totals, UsageFilter, UsagePage, event_fields, totals_fields, usage

@@ -1,6 +1,6 @@
 """Cards: wishes to charge one, webhooks that were heard, sealed secrets.
 
-Revision ID: 0017
+Revision ID: 0018
 """
 
 import sqlalchemy as sa
@@ -9,8 +9,8 @@ from alembic import op
 from galerne.billing.payments.stripe.tables import after_create as guard_cards
 from galerne.kernel import UtcTime
 
-revision = "0017"
-down_revision = "0016"
+revision = "0018"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 

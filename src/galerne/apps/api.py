@@ -25,6 +25,7 @@ from galerne.apps.routes import limits as limit_routes
 from galerne.apps.routes import proofs as proof_routes
 from galerne.apps.scrapes import SharedScrapes
 from galerne.apps.wiring import EngineStates
+from galerne.billing import costs, payments
 from galerne.gateway import Gateway, KeyCache, key_reader, openapi_schema, presented_key
 from galerne.gateway import router as models_router
 from galerne.governance import Permission, RequiredPermission
@@ -40,7 +41,7 @@ OPEN_PATHS = frozenset(
         "/docs",
         "/docs/oauth2-redirect",
         "/openapi.json",
-        billing.payments.WEBHOOK_PATH,
+        payments.WEBHOOK_PATH,
     }
 )
 """Paths that need no key: they say nothing of any tenant, and whoever calls the webhook signs what it says."""
@@ -57,9 +58,9 @@ ROUTERS = (
     billing.budgets_router,
     billing.invoice_usage_router,
     billing.invoices_router,
-    billing.costs.costs_router,
-    billing.payments.payments_router,
-    billing.payments.cards_router,
+    costs.costs_router,
+    payments.payments_router,
+    payments.cards_router,
     ledger.router,
     metering.router,
     journal_routes.router,

@@ -1,5 +1,6 @@
 """Under which plan and in which currencies each organisation's use is rated, and since when: recorded as it changes."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import cast
 
@@ -11,7 +12,7 @@ from galerne.billing.price_book import PriceBook
 from galerne.billing.rating import Rater
 from galerne.billing.tables import PriceTermsRow
 from galerne.billing.token_prices import Customer
-from galerne.identity import plans_by_organisation
+from galerne.identity import PlanChange, plan_changes, plans_by_organisation
 from galerne.kernel import Insert, Script, run_in_session
 from galerne.ledger import AccountKind, currencies_by_organisation
 
@@ -27,23 +28,38 @@ _TERMS = cast(SqlTable, PriceTermsRow.__table__)
 async def refresh_terms(session: AsyncSession, organisations: set[str], now: datetime) -> History:
     """Record what changed of these organisations since it was last looked at; their terms, that among them.
 
-    What counted before the first record is what is found now: nobody else could say.
+    A plan counts from the moment in which it was given, a currency from when it is found. What counted before anything
+    was recorded is what is found now: nobody else could say.
     """
     history = await terms_of(session, organisations)
-    plans = await plans_by_organisation(session)
+    plans, changes = await plans_by_organisation(session), await plan_changes(session, organisations)
     currencies = await currencies_by_organisation(session, AccountKind.PREPAID)
     rows: list[tuple[object, ...]] = []
     for organisation_id in sorted(organisations & plans.keys()):
         customer = Customer(organisation_id, plans[organisation_id], accounts=currencies.get(organisation_id, ()))
         known = history.setdefault(organisation_id, [])
-        if known and (known[-1][1] == customer or known[-1][0] >= now):
-            continue
-        begin = now if known else _ALWAYS
-        known.append((begin, customer))
-        first, *others = customer.accounts or (None,)
-        rows.append((organisation_id, begin, customer.plan, first, ",".join(map(str, others))))
+        for begin, terms in _news(known, changes.get(organisation_id, ()), customer, now):
+            known.append((begin, terms))
+            first, *others = terms.accounts or (None,)
+            rows.append((organisation_id, begin, terms.plan, first, ",".join(map(str, others))))
     await run_in_session(session, _written(rows))
     return history
+
+
+def _news(
+    known: Sequence[tuple[datetime, Customer]], changes: Sequence[PlanChange], customer: Customer, now: datetime
+) -> list[tuple[datetime, Customer]]:
+    found: list[tuple[datetime, Customer]] = []
+    if not known:
+        found.append((_ALWAYS, customer._replace(plan=changes[0].before if changes else customer.plan)))
+    begin, terms = (*known, *found)[-1]
+    for change in changes:
+        if begin < change.at <= now and change.plan != terms.plan:
+            begin, terms = change.at, terms._replace(plan=change.plan)
+            found.append((begin, terms))
+    if terms != customer and begin < now:
+        found.append((now, customer))
+    return found
 
 
 async def terms_of(session: AsyncSession, organisations: set[str]) -> History:

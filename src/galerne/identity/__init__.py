@@ -6,6 +6,7 @@ from galerne.identity.organisations import (
     find_organisation,
     list_organisations,
     operator_in,
+    plan_changes,
     plans_by_organisation,
 )
 from galerne.identity.routes import router
@@ -20,6 +21,7 @@ from galerne.identity.service import (
     resolve_key,
     revoke_key,
 )
+from galerne.identity.tables import PlanChange
 from galerne.identity.tenants import (
     DEFAULT_PLAN,
     KEEP,
@@ -42,6 +44,7 @@ __all__ = [
     "NewOrganisation",
     "NewWorkspace",
     "OrganisationChange",
+    "PlanChange",
     "WorkspaceChange",
     "bootstrap",
     "change_organisation",
@@ -59,6 +62,7 @@ __all__ = [
     "list_workspaces",
     "operator_in",
     "organisation_fields",
+    "plan_changes",
     "plans_by_organisation",
     "resolve_key",
     "revoke_key",

@@ -1,15 +1,15 @@
 """Use cases of organisations: reading and changing them. None of them commits."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.governance import SYSTEM, Actor, Permission, Role, checked_zones, require
 from galerne.identity.changes import apply, entry, stored_zones
-from galerne.identity.tables import Organisation, User, Workspace
+from galerne.identity.tables import Organisation, PlanChange, User, Workspace
 from galerne.identity.tenants import KEEP, NewOrganisation, OrganisationChange, checked_name
 from galerne.journal import append
 from galerne.kernel import Clock, Forbidden, Ids, NotFound
@@ -53,6 +53,15 @@ async def plans_by_organisation(session: AsyncSession) -> dict[str, str]:
     return {row.id: row.plan for row in rows}
 
 
+async def plan_changes(session: AsyncSession, organisations: Collection[str]) -> dict[str, list[PlanChange]]:
+    """How the plans of these organisations changed, oldest first; those that never changed are left out."""
+    changes: dict[str, list[PlanChange]] = {}
+    for change in await session.scalars(select(PlanChange).order_by(PlanChange.at)):
+        if change.organisation_id in organisations:
+            changes.setdefault(change.organisation_id, []).append(change)
+    return changes
+
+
 async def find_organisation(session: AsyncSession, organisation_id: str) -> Organisation:
     """The organisation with that id; `NotFound` if there is none."""
     row = await session.get(Organisation, organisation_id)
@@ -81,11 +90,20 @@ async def change_organisation(
         "plan": change.plan,
         "zones": KEEP if change.zones is KEEP else stored_zones(checked_zones(change.zones)),
     }
+    before = row.plan
     told = apply(row, wanted)
+    if row.plan != before:
+        await _record_plan(session, row, before, clock.now())
     if told:
         await session.flush()
         await append(session, [entry("changed", actor, row, clock.now(), told)])
     return row
+
+
+async def _record_plan(session: AsyncSession, row: Organisation, before: str, now: datetime) -> None:
+    changes = (await plan_changes(session, {row.id})).get(row.id, [])
+    at = max(now, changes[-1].at + timedelta(microseconds=1)) if changes else now
+    session.add(PlanChange(organisation_id=row.id, at=at, before=before, plan=row.plan))
 
 
 async def operator_in(session: AsyncSession, organisation_id: str) -> Actor:

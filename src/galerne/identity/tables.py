@@ -6,6 +6,7 @@ from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from galerne.identity.tenants import DEFAULT_PLAN
+from galerne.journal import refuse_changes
 from galerne.kernel import Table, UtcTime
 
 _ZONES = JSON(none_as_null=True)
@@ -21,6 +22,22 @@ class Organisation(Table):
     plan: Mapped[str] = mapped_column(String(40), default=DEFAULT_PLAN, server_default=DEFAULT_PLAN)
     zones: Mapped[list[str] | None] = mapped_column(_ZONES)
     created_at: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class PlanChange(Table):
+    """An organisation got another plan: rating asks which one it had at any time."""
+
+    __tablename__ = "plan_changes"
+
+    organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"), primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcTime, primary_key=True)
+    before: Mapped[str] = mapped_column(String(40))
+    plan: Mapped[str] = mapped_column(String(40))
+
+
+def after_plan_changes(dialect_name: str) -> list[str]:
+    """The statements that a migration runs, one by one, once that table exists."""
+    return refuse_changes("plan_changes", dialect_name)
 
 
 class Workspace(Table):

@@ -188,8 +188,9 @@ def _summary(checked: Checked) -> str:
     fields = checked_fields(checked)
     late = f", {checked.late} of them of earlier months" if checked.late else ""
     due = from_minor(int(str(fields["due_minor"])), str(fields["currency"]))
+    month = f" for {fields['period']}" if fields["period"] else ""  # a top-up is for none
     return (
-        f"sound: invoice {fields['number']} for {fields['period']}: {checked.requests} requests{late}, "
+        f"sound: invoice {fields['number']}{month}: {checked.requests} requests{late}, "
         f"{due} {fields['currency']} due; all of it under the checkpoint of "
         f"{checked.signed.size if checked.signed else 0} leaves of {checked.signed.origin if checked.signed else ''}"
     )

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from rich.table import Column, Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.apps.commands.moments import moment
+from galerne.apps.commands.charges import DueBefore, due_before, print_charges
 from galerne.apps.commands.opened import as_operator, in_transaction, print_table
 from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import plain
@@ -19,7 +19,6 @@ from galerne.billing import (
     Effect,
     TermsIn,
     amend_contract,
-    charge_fields,
     charges_of_contract,
     contract_fields,
     contract_usage,
@@ -150,28 +149,19 @@ def list_(data: DataFolder = None, as_json: AsJson = False) -> None:
 def charges(
     organisation: OrganisationId,
     contract: ContractId,
-    until: Annotated[str | None, typer.Option(help="Due before: an ISO time, or 30d from now. Default: now.")] = None,
+    until: DueBefore = None,
     data: DataFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """List what a contract has made due: instalments, usage, overage, true-ups, minimums, fees."""
-    now = SystemClock().now()
-    end = now if until is None else moment("--until", until, now, past=False)
+    end = due_before(until)
 
     async def work(session: AsyncSession, operator: Actor) -> list[Charge]:
         usage = await contract_usage(session, operator, contract, end)
         found = await charges_of_contract(session, operator, contract, usage)
         return [charge for charge in found if charge.due_at < end]
 
-    rows = [charge_fields(charge) for charge in as_operator(data, work, organisation)]
-    if as_json:
-        typer.echo(json.dumps(rows, default=plain))
-        return
-    table = Table("due (UTC)", "kind", "what", Column("amount", justify="right"), "currency", box=None)
-    for row in rows:
-        shown = (row["kind"], row["description"], row["amount"], row["currency"])
-        table.add_row(plain(row["due_at"])[:16], *map(str, shown))
-    print_table(table)
+    print_charges(as_operator(data, work, organisation), as_json)
 
 
 @app.command()

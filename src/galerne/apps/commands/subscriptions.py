@@ -7,7 +7,7 @@ import typer
 from rich.table import Column, Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.apps.commands.moments import moment
+from galerne.apps.commands.charges import DueBefore, due_before, print_charges
 from galerne.apps.commands.opened import as_operator, in_transaction, print_table
 from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import OrganisationOption, plain
@@ -20,7 +20,6 @@ from galerne.billing import (
     SubscriptionWhat,
     WhenUnpaid,
     advance_due,
-    charge_fields,
     list_subscriptions,
     organisation_charges,
     subscribe,
@@ -119,26 +118,17 @@ def list_(data: DataFolder = None, as_json: AsJson = False) -> None:
 @app.command()
 def charges(
     organisation: OrganisationOption = None,
-    until: Annotated[str | None, typer.Option(help="Due before: an ISO time, or 30d from now. Default: now.")] = None,
+    until: DueBefore = None,
     data: DataFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """List what an organisation's subscriptions have made due, or will have by a time to come."""
-    now = SystemClock().now()
-    end = now if until is None else moment("--until", until, now, past=False)
+    end = due_before(until)
 
     async def work(session: AsyncSession, operator: Actor) -> list[Charge]:
         return await organisation_charges(session, operator.organisation_id, end)
 
-    rows = [charge_fields(charge) for charge in as_operator(data, work, organisation)]
-    if as_json:
-        typer.echo(json.dumps(rows, default=plain))
-        return
-    table = Table("due (UTC)", "kind", "what", Column("amount", justify="right"), "currency", box=None)
-    for row in rows:
-        shown = (row["kind"], row["description"], row["amount"], row["currency"])
-        table.add_row(plain(row["due_at"])[:16], *map(str, shown))
-    print_table(table)
+    print_charges(as_operator(data, work, organisation), as_json)
 
 
 @app.command()

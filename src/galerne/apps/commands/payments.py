@@ -4,7 +4,7 @@ import json
 import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.table import Table
@@ -228,7 +228,7 @@ def _print(rows: list[Row], columns: tuple[str, ...], as_json: bool) -> None:
     table = Table(*(name.replace("_", " ") for name in columns), box=None)
     for row in rows:
         cells = (row[name] for name in columns)
-        table.add_row(*(" ".join(map(str, cell)) if isinstance(cell, list) else plain(cell) for cell in cells))  # pyright: ignore[reportUnknownArgumentType]  # ids of invoices
+        table.add_row(*(" ".join(cast(list[str], cell)) if isinstance(cell, list) else plain(cell) for cell in cells))
     print_table(table)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from pydantic import ValidationError
@@ -133,8 +133,7 @@ def _print_report(report: dict[str, object]) -> None:
     columns = ("organisation_id", "model_id", "token_class", "service_tier", "zone", "currency")
     amounts = ("before", "after", "difference")
     table = Table(*columns, *amounts, box=None)
-    rows: list[dict[str, object]] = report["differences"]  # type: ignore[assignment]  # as rerating_fields makes it
-    for row in rows:
+    for row in cast(list[dict[str, object]], report["differences"]):
         table.add_row(*(plain(row[name]) for name in (*columns, *amounts)))
     print_table(table)
     typer.echo(f"{report['changed']} of {report['events']} events change.")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, cast, get_args
 
+import msgspec
+
 from galerne.kernel import BadRequest
 
 CostGroup = Literal[
@@ -87,13 +89,9 @@ def page_after(names: Sequence[str | None]) -> str:
 def names_before(page: str, query: CostQuery) -> list[str]:
     """The names that a page begins behind; `BadRequest` for one that is not of this query."""
     try:
-        found = json.loads(base64.urlsafe_b64decode(page + "=" * (-len(page) % 4)))
-    except (binascii.Error, ValueError):
-        found = None
-    if (
-        not isinstance(found, list)
-        or len(found) != len(query.columns)  # pyright: ignore[reportUnknownArgumentType]  # checked one by one below
-        or not all(isinstance(each, str) and "\x00" not in each for each in found)  # pyright: ignore[reportUnknownVariableType]  # as above
-    ):
+        found = msgspec.json.decode(base64.urlsafe_b64decode(page + "=" * (-len(page) % 4)), type=list[str])
+    except (binascii.Error, msgspec.DecodeError, ValueError):
+        found = list[str]()
+    if len(found) != len(query.columns) or any("\x00" in each for each in found):
         raise BadRequest("This is no page of that query; take `next_page` of the page before.", param="page")
-    return [str(each) for each in found]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # they are texts
+    return found

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self, cast
 
 from galerne.kernel import Unavailable, Unprocessable
 
@@ -106,11 +106,10 @@ class Validator:
             alarm.cancel()
 
     def _exchange(self, process: subprocess.Popen[bytes], xml: bytes) -> Any:
-        assert process.stdin is not None  # noqa: S101 - both pipes were asked for; this tells the type checker
-        assert process.stdout is not None  # noqa: S101 - as above
-        process.stdin.write(f"{self._asked} ".encode() + base64.b64encode(xml) + b"\n")
-        process.stdin.flush()
-        answer = json.loads(process.stdout.readline() or b"?")
+        to_worker, from_worker = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
+        to_worker.write(f"{self._asked} ".encode() + base64.b64encode(xml) + b"\n")
+        to_worker.flush()
+        answer = json.loads(from_worker.readline() or b"?")
         if answer["id"] != self._asked:
             raise EOFError
         return answer

@@ -56,7 +56,7 @@ def _schema_faults(schema: Any, tree: Any) -> Iterator[_Row]:
 
 def _rule_faults(report: str) -> Iterator[_Row]:
     for failed in parse_xml(report.encode()).iter(f"{_SVRL}failed-assert"):
-        text = " ".join("".join(failed.find(f"{_SVRL}text").itertext()).split())  # pyright: ignore[reportOptionalMemberAccess] - SVRL always has it
+        text = " ".join("".join(part for text in failed.iter(f"{_SVRL}text") for part in text.itertext()).split())
         yield {
             "rule": failed.get("id", ""),
             "location": _NAMESPACE.sub(r"\1", failed.get("location", "")),

@@ -111,7 +111,13 @@ def test_a_draft_is_finalised_by_the_real_rules_and_written_as_pdf_and_xml(run: 
         target = tmp_path / f"invoice.{kind}"
         assert run("invoices", kind, draft["id"], "--output", str(target))[0] == 0
     assert extract_xml((tmp_path / "invoice.pdf").read_bytes()) == (tmp_path / "invoice.xml").read_bytes()
-    note = printed(run, "invoices", "credit-note", draft["id"], "--reason", "r", "--request-id", "c", "--net", "2.50")
+    number = str(final["number"])
+    assert printed(run, "invoices", "show", number)["id"] == draft["id"]
+    assert run("invoices", "pdf", number, "--output", str(tmp_path / "named.pdf"))[0] == 0
+    assert (tmp_path / "named.pdf").read_bytes() == (tmp_path / "invoice.pdf").read_bytes()
+    code, _, err = run("invoices", "show", "FR-1999-000001")
+    assert (code, "There is no invoice 'FR-1999-000001'" in err) == (1, True)
+    note = printed(run, "invoices", "credit-note", number, "--reason", "r", "--request-id", "c", "--net", "2.50")
     assert (note["kind"], note["state"]) == ("credit_note", "draft")
-    assert printed(run, "invoices", "sent", draft["id"])["open"] == "15.00"
+    assert printed(run, "invoices", "sent", number)["open"] == "15.00"
     assert printed(run, "invoices", "void", draft["id"], "--reason", "r")["state"] == "void"

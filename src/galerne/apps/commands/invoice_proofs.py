@@ -14,7 +14,14 @@ from galerne.apps.commands.opened import with_database
 from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.billing.documents.pdf import to_pdf
 from galerne.billing.invoice_usage import OpenedProof, open_proof, proof_lines
-from galerne.billing.invoices import FrozenDocument, Invoice, frozen_document, list_invoices
+from galerne.billing.invoices import (
+    FrozenDocument,
+    Invoice,
+    find_invoice,
+    frozen_document,
+    invoice_id_of,
+    list_invoices,
+)
 from galerne.governance import SYSTEM
 from galerne.journal import Follower
 from galerne.kernel import Database, NotFound, Settings, SystemClock
@@ -33,9 +40,8 @@ def proof(
     """Write an invoice's proof, for `galerne verify invoice`: its requests, and what the journal says of each."""
 
     async def work(database: Database) -> None:
-        found = next((each for each in await _invoices(database) if invoice in (each.id, each.number)), None)
-        if found is None:
-            raise NotFound(f"There is no invoice '{invoice[:64]}'; `galerne invoices list` shows them.")
+        async with database.reading() as session:
+            found = await find_invoice(session, SYSTEM, await invoice_id_of(session, invoice))
         opened = await _opened(database, found, data)
         if output is None:
             await _write(database, opened, sys.stdout.buffer.write)

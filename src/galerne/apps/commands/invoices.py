@@ -3,7 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.table import Column, Table
@@ -30,6 +30,7 @@ from galerne.billing.invoices import (
     frozen_document,
     happenings_of,
     invoice_fields,
+    invoice_id_of,
     invoice_lines,
     list_invoices,
     mark_sent,
@@ -47,7 +48,7 @@ app = typer.Typer(
 )
 
 
-InvoiceId = Annotated[str, typer.Argument(help="The invoice's id.")]
+InvoiceId = Annotated[str, typer.Argument(help="The invoice's id or number.")]
 Target = Annotated[Path | None, typer.Option("--output", help="Where to write it; default: NUMBER in this folder.")]
 RequestId = Annotated[str, typer.Option(help="A name of yours for the wish: it happens once.")]
 
@@ -86,8 +87,8 @@ def show(invoice: InvoiceId, data: DataFolder = None, as_json: AsJson = False) -
     """Show an invoice with its lines and its history."""
 
     async def work(session: AsyncSession) -> dict[str, object]:
-        found = await find_invoice(session, SYSTEM, invoice)
-        return detail_fields(found, await invoice_lines(session, invoice), await happenings_of(session, invoice))
+        found = await find_invoice(session, SYSTEM, await invoice_id_of(session, invoice))
+        return detail_fields(found, await invoice_lines(session, found.id), await happenings_of(session, found.id))
 
     fields = in_transaction(data, work)
     if as_json:
@@ -95,8 +96,7 @@ def show(invoice: InvoiceId, data: DataFolder = None, as_json: AsJson = False) -
         return
     typer.echo(f"{fields['number'] or 'no number'}, {fields['state']}, {fields['total'] or '-'} {fields['currency']}")
     table = Table("line", *(Column(name, justify="right") for name in ("quantity", "price", "per", "amount")), box=None)
-    lines: list[dict[str, object]] = fields["lines"]  # type: ignore[assignment]  # as detail_fields makes it
-    for line in lines:
+    for line in cast(list[dict[str, object]], fields["lines"]):
         table.add_row(*(str(line[name]) for name in ("description", "quantity", "price", "base_quantity", "amount")))
     print_table(table)
 
@@ -120,8 +120,10 @@ def finalise(invoice: InvoiceId, data: DataFolder = None, as_json: AsJson = Fals
     """Check a draft by EN 16931's rules and make it final."""
 
     async def work(database: Database) -> Invoice:
+        async with database.reading() as session:
+            invoice_id = await invoice_id_of(session, invoice)
         with Validator() as validator:
-            return await finalise_checked(database, SYSTEM, invoice, validator.check, SystemClock())
+            return await finalise_checked(database, SYSTEM, invoice_id, validator.check, SystemClock())
 
     _print(with_database(data, work), as_json)
 
@@ -129,7 +131,7 @@ def finalise(invoice: InvoiceId, data: DataFolder = None, as_json: AsJson = Fals
 @app.command()
 def sent(invoice: InvoiceId, data: DataFolder = None, as_json: AsJson = False) -> None:
     """Note that an invoice went out."""
-    _done(data, as_json, lambda session, operator: mark_sent(session, operator, invoice, SystemClock()))
+    _change(data, as_json, invoice, lambda session, operator, id_: mark_sent(session, operator, id_, SystemClock()))
 
 
 @app.command()
@@ -140,13 +142,21 @@ def void(
     as_json: AsJson = False,
 ) -> None:
     """Declare an invoice void, on which nothing was paid or credited."""
-    _done(data, as_json, lambda session, operator: void_invoice(session, operator, invoice, reason, SystemClock()))
+
+    async def work(session: AsyncSession, operator: Actor, invoice_id: str) -> Invoice:
+        return await void_invoice(session, operator, invoice_id, reason, SystemClock())
+
+    _change(data, as_json, invoice, work)
 
 
 @app.command()
 def reissue(invoice: InvoiceId, data: DataFolder = None, as_json: AsJson = False) -> None:
     """Draft a void invoice again, to whom the organisation's profile says now."""
-    _done(data, as_json, lambda session, operator: reissue_invoice(session, operator, invoice, Ids(), SystemClock()))
+
+    async def work(session: AsyncSession, operator: Actor, invoice_id: str) -> Invoice:
+        return await reissue_invoice(session, operator, invoice_id, Ids(), SystemClock())
+
+    _change(data, as_json, invoice, work)
 
 
 @app.command("credit-note")
@@ -160,12 +170,12 @@ def credit_note(
 ) -> None:
     """Draft a credit note on an invoice, in whole or in part; finalise it like any invoice."""
 
-    async def work(session: AsyncSession, operator: Actor) -> Invoice:
-        found = await find_invoice(session, operator, invoice)
+    async def work(session: AsyncSession, operator: Actor, invoice_id: str) -> Invoice:
+        found = await find_invoice(session, operator, invoice_id)
         asked = CreditNoteIn(reason=reason, request_id=request_id, net=net).crediting(found)
         return await draft_credit_note(session, operator, asked, Ids(), SystemClock())
 
-    _done(data, as_json, work)
+    _change(data, as_json, invoice, work)
 
 
 @app.command("top-up")
@@ -180,16 +190,27 @@ def top_up(
     """Draft an invoice for credit, which is granted once the invoice is paid."""
     nano = nano_of(amount, param="amount")
     asked = TopUp(organisation_id=organisation, amount_nano=nano, currency=currency, request_id=request_id)
-    _done(data, as_json, lambda session, operator: draft_top_up(session, operator, asked, Ids(), SystemClock()))
 
+    async def work(session: AsyncSession, operator: Actor) -> Invoice:
+        return await draft_top_up(session, operator, asked, Ids(), SystemClock())
 
-def _done(data: Path | None, as_json: bool, work: Callable[[AsyncSession, Actor], Awaitable[Invoice]]) -> None:
     _print(as_operator(data, work), as_json)
+
+
+def _change(
+    data: Path | None, as_json: bool, invoice: str, work: Callable[[AsyncSession, Actor, str], Awaitable[Invoice]]
+) -> None:
+    """Run `work` on the invoice with that id or number, and print what came of it."""
+
+    async def found(session: AsyncSession, operator: Actor) -> Invoice:
+        return await work(session, operator, await invoice_id_of(session, invoice))
+
+    _print(as_operator(data, found), as_json)
 
 
 def _frozen(data: Path | None, invoice: str) -> FrozenDocument:
     async def work(session: AsyncSession) -> FrozenDocument:
-        return await frozen_document(session, SYSTEM, invoice)
+        return await frozen_document(session, SYSTEM, await invoice_id_of(session, invoice))
 
     return in_transaction(data, work)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.documents.document import Kind
@@ -92,6 +92,22 @@ async def invoice_leaves(session: AsyncSession, actor: Actor, invoice_id: str) -
             for leaf in page:
                 if leaf.currency == row.currency:
                     yield leaf
+
+
+async def invoice_id_of(session: AsyncSession, name: str) -> str:
+    """The id of the invoice that has this id or number: for the operator alone.
+
+    Raises `NotFound`, and `Conflict` where several issuers have given the number.
+    """
+    query = select(InvoiceRow.id).where(or_(InvoiceRow.id == name, InvoiceRow.number == name)).limit(2)
+    found = list(await session.scalars(query))
+    if not found:
+        raise NotFound(
+            f"There is no invoice '{name[:64]}'; `galerne invoices list` shows them.", code="invoice_not_found"
+        )
+    if len(found) > 1:
+        raise Conflict(f"Several issuers have given the number {name}; name the invoice by its id.")
+    return found[0]
 
 
 async def row_of(session: AsyncSession, actor: Actor, invoice_id: str, *, lock: bool = False) -> InvoiceRow:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import UTC, timedelta
+from datetime import UTC
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +43,7 @@ async def tell(data: Path, how: tuple[int, int, float], told: Callable[[str], No
     count, seed, scale = how
     settings = Settings().with_data(data)
     months = first_months(SystemClock().now().astimezone(UTC).date(), count)
-    clock = ManualClock(months[0] + timedelta(hours=1))
+    clock = ManualClock(months[0])
     ids = StoryIds(clock, seed)
     database = Database(settings.resolved_database_url, pool_size=2)
     writer = open_writer(database.url)
@@ -65,7 +65,8 @@ def _look(data: Path, begun: Beginning) -> str:
     bank = begun.parties["banque-de-l-erdre"].id
     lines = [
         f"galerne invoices list --data {data}",
-        f"galerne invoices pdf INVOICE --output invoice.pdf --data {data}",
+        f"galerne invoices export {data}/invoices --data {data}        # PDFs, and what proves them",
+        f'galerne verify invoice {data}/invoices/NUMBER.proof.json --key "$(galerne journal keys --data {data})"',
         f"galerne usage export --by day,cost_centre,model --organisation {bank} --data {data}",
         f"galerne payments waiting --data {data}",
         f"galerne journal verify --data {data}",

@@ -212,7 +212,6 @@ from galerne.billing.subscriptions import (
     advance_due,
     ask,
     charge_fields,
-    charges_in,
     find_subscription,
     list_plan_versions,
     list_subscriptions,
@@ -238,7 +237,6 @@ from galerne.billing.usage_lines import (
     LineSum,
     UsageLine,
     lines_of,
-    organisations_used,
     usage_lines,
 )
 from galerne.billing.volume_tiers import (
@@ -352,7 +350,6 @@ __all__ = [
     "budgets_router",
     "change_prices",
     "charge_fields",
-    "charges_in",
     "charges_of_contract",
     "close_period",
     "closed_periods",
@@ -406,7 +403,6 @@ __all__ = [
     "next_month",
     "open_proof",
     "organisation_charges",
-    "organisations_used",
     "organisations_with_budgets",
     "paying",
     "payment_failed",

@@ -72,12 +72,6 @@ async def usage_lines(
     return lines
 
 
-async def organisations_used(session: AsyncSession, period: str) -> list[str]:
-    """The organisations that have usage billed in a period, in order."""
-    query = select(_ROW.organisation_id).where(_ROW.period == period).distinct().order_by(_ROW.organisation_id)
-    return list(await session.scalars(query))
-
-
 def lines_of(rates: Mapping[str, Rate], month: str, sums: Sequence[LineSum]) -> list[UsageLine]:
     """The lines of one month's use; all lines of one `rate_id` count together, in their order. Pure."""
     by_price: dict[tuple[str, str], list[LineSum]] = {}

@@ -3,7 +3,6 @@
 from galerne.billing.subscriptions.catalogue import list_plan_versions, plan_version, publish_plan
 from galerne.billing.subscriptions.lifecycle import DUNNING, Subscription, WhenUnpaid
 from galerne.billing.subscriptions.offers import Fee, Offer, PlanVersion, UsageWindow
-from galerne.billing.subscriptions.proration import charges_in
 from galerne.billing.subscriptions.routes import router as subscriptions_router
 from galerne.billing.subscriptions.schemas import PlanIn, charge_fields, plan_version_fields, subscription_fields
 from galerne.billing.subscriptions.service import (
@@ -35,7 +34,6 @@ __all__ = [
     "advance_due",
     "ask",
     "charge_fields",
-    "charges_in",
     "find_subscription",
     "list_plan_versions",
     "list_subscriptions",

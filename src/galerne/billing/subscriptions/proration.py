@@ -4,7 +4,7 @@ Within one billing period the running total is the integral of the price over ti
 difference of two rounded totals, so that the lines of a period add up to its whole, rounded once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -53,11 +53,6 @@ def charges_of(subscription_id: str, organisation_id: str, events: Sequence[Even
             running, made = _open(state)
             charges += made
     return charges
-
-
-def charges_in(charges: Iterable[Charge], period: Period) -> list[Charge]:
-    """Those that became due in `period`: of adjoining periods each charge is in exactly one."""
-    return [charge for charge in charges if period.holds(charge.due_at)]
 
 
 def _open(state: Subscription) -> tuple[_Running, list[Charge]]:

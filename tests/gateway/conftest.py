@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from galerne.gateway import Replica
+from galerne.gateway import Replica, cache, reservations
 from galerne.kernel import Database
 from galerne.kernel.logs import captured_logs
 from tests.gateway.installation import Installation, model, running_gateway
@@ -22,6 +22,14 @@ MODELS = (
     model("embedded", engine="llamacpp", upstream_model="normal", aliases=("embedded-latest",)),
     model("no-fim", engine="llamacpp", capabilities=frozenset({"completion_chat"})),
 )
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a busy machine holds up for a second is not away: only the tests of outages wait as production does."""
+    for module in (cache, reservations):
+        monkeypatch.setattr(module, "_PATIENCE_S", 8.0)
+    monkeypatch.setattr(cache, "_GIVEN_UP_S", 8.0)
 
 
 @pytest.fixture

@@ -42,6 +42,11 @@ async def until(condition: Callable[[], bool], within_s: float = 30) -> None:
 
 
 @pytest.fixture(autouse=True)
+def unhurried() -> None:
+    """Here how long a request waits for the database is as in production."""
+
+
+@pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A write may hang for a second, and is tried again five times a second: the rest is as in production."""
     monkeypatch.setattr(settlement, "_LONGEST_WRITE_S", 1.0)

@@ -23,7 +23,7 @@ MOST_LOADING = 512
 _AT_ONCE = 8  # of them are at the database, with a session each of 20 kB, however many wait
 
 _OUTAGE_PAUSE_S = 1.0
-_PATIENCE_S = 1.0
+_PATIENCE_S = 1.0  # where there is an older value to go on with
 _GIVEN_UP_S = 5.0
 
 
@@ -95,13 +95,17 @@ class FreshCache(Generic[K, A, V]):
             task = self._loading[key] = asyncio.create_task(self._read(key, argument))
             task.add_done_callback(lambda done: self._loaded(key, done))
         # Waited for only: one caller that hangs up must not fail the others that wait for the same key.
-        patience_s = 0.0 if self._hanging and key in self._values else _PATIENCE_S
-        if not task.done() and not (await asyncio.wait((task,), timeout=patience_s))[0]:
+        if not task.done() and not (await asyncio.wait((task,), timeout=self._patience_s(key)))[0]:
             return self._instead(key, task)
         error = task.exception()
         if isinstance(error, GalerneError):
             raise error.again()
         return task.result()
+
+    def _patience_s(self, key: K) -> float:
+        if key not in self._values:
+            return _GIVEN_UP_S
+        return 0.0 if self._hanging else _PATIENCE_S
 
     def __len__(self) -> int:
         return len(self._values) + len(self._refusals)

@@ -13,6 +13,7 @@ from galerne.billing.documents.pdf import extract_xml
 from galerne.journal import list_keys
 from galerne.kernel import Database, NotFound
 from tests.billing.invoice_usage.houses import installation
+from tests.billing.invoice_usage.test_empty import paid_by_credit
 from tests.billing.invoice_usage.test_making import DAYS
 from tests.billing.invoices.customers import house_in
 
@@ -26,7 +27,7 @@ def address(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         served = installation(await house_in(database), tmp_path / "data")
         for name in ("Erdre", "Loire"):
             await served.serve(await served.house.customer(name), *DAYS)
-        await served.house.close()
+        await paid_by_credit(served, *DAYS)
         await database.close()
 
     asyncio.run(work())
@@ -61,7 +62,9 @@ def test_a_proof_that_is_written_is_one_that_is_accepted(address: str) -> None:
 def test_an_export_has_every_invoice_as_pdf_and_as_proof(address: str) -> None:
     done = runner.invoke(invoices, ["export", "out", "--json"], catch_exceptions=False)
     written = json.loads(done.stdout)
+    empty = written.pop()
     assert sorted(path.name for path in Path("out").iterdir()) == [
+        f"{empty['id']}.proof.json",
         "FR-2026-000001.pdf",
         "FR-2026-000001.proof.json",
         "FR-2026-000002.pdf",
@@ -71,5 +74,8 @@ def test_an_export_has_every_invoice_as_pdf_and_as_proof(address: str) -> None:
         found = json.loads(runner.invoke(verify, ["invoice", each["proof"], "--key", key_of(address), "--json"]).stdout)
         assert (found["sound"], found["number"]) == (True, each["number"])
         assert each["number"].encode() in extract_xml(Path(each["pdf"]).read_bytes())
+    assert (empty["number"], empty["pdf"]) == (None, None)
+    done = runner.invoke(verify, ["invoice", empty["proof"], "--key", key_of(address)])
+    assert done.stdout.startswith(f"sound: invoice {empty['id']} for 2026-10: 5 requests, 0.00 EUR due; ")
     done = runner.invoke(invoices, ["export", "none", "--period", "2026-11"], catch_exceptions=False)
     assert (done.stdout, list(Path("none").iterdir())) == ("0 invoices written to none\n", [])

@@ -24,7 +24,7 @@ from galerne.billing.invoices import (
 )
 from galerne.governance import SYSTEM
 from galerne.journal import Follower
-from galerne.kernel import Database, NotFound, Settings, SystemClock
+from galerne.kernel import Conflict, Database, NotFound, Settings, SystemClock
 
 _PAGE = 1000
 
@@ -58,14 +58,17 @@ def export(
     data: DataFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write each final invoice as NUMBER.pdf (PDF/A-3 with its XML inside) and NUMBER.proof.json."""
+    """Write each final invoice as NUMBER.pdf (PDF/A-3 with its XML inside) and NUMBER.proof.json.
+
+    One over nothing to pay has no number and is no invoice to the law: its proof alone is written, as ID.proof.json.
+    """
     folder.mkdir(parents=True, exist_ok=True)
 
     async def work(database: Database) -> list[dict[str, str | None]]:
         chosen = [
             each
             for each in await _invoices(database)
-            if each.number is not None
+            if (each.number is not None or each.state == "empty")
             and organisation in (None, each.organisation_id)
             and period in (None, each.period)
         ]
@@ -81,14 +84,22 @@ async def _exported(
     database: Database, invoice: Invoice, where: tuple[Path, Path | None], bar: tuple[Progress, TaskID]
 ) -> dict[str, str | None]:
     folder, data = where
-    name = str(invoice.number).replace("/", "-")
-    async with database.reading() as session:
-        frozen: FrozenDocument = await frozen_document(session, SYSTEM, invoice.id)
-    pdf, file = folder / f"{name}.pdf", folder / f"{name}.proof.json"
-    pdf.write_bytes(to_pdf(frozen.document, frozen.language))
-    await _write_file(database, await _opened(database, invoice, data), file)
+    name = (invoice.number or invoice.id).replace("/", "-")
+    pdf = None if invoice.number is None else folder / f"{name}.pdf"
+    if pdf is not None:
+        async with database.reading() as session:
+            frozen: FrozenDocument = await frozen_document(session, SYSTEM, invoice.id)
+        pdf.write_bytes(to_pdf(frozen.document, frozen.language))
+    file: Path | None = folder / f"{name}.proof.json"
+    try:
+        await _write_file(database, await _opened(database, invoice, data), folder / f"{name}.proof.json")
+    except Conflict as problem:
+        if problem.code != "not_provable":
+            raise
+        file = None  # closed before what it says was kept
     bar[0].advance(bar[1])
-    return {"id": invoice.id, "number": invoice.number, "pdf": str(pdf), "proof": str(file)}
+    paths = {"pdf": None if pdf is None else str(pdf), "proof": None if file is None else str(file)}
+    return {"id": invoice.id, "number": invoice.number, **paths}
 
 
 async def _invoices(database: Database) -> list[Invoice]:

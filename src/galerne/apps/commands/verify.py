@@ -145,7 +145,9 @@ def checked_fields(checked: Checked) -> dict[str, object]:
     }
     if checked.statement is not None:
         draft, totals = checked.statement.draft, checked.statement.frozen.document.totals
-        fields |= {"number": draft.number, "period": checked.statement.frozen.period, "currency": draft.currency}
+        frozen = checked.statement.frozen
+        fields |= {"invoice_id": frozen.invoice_id, "number": None if frozen.is_empty else draft.number}
+        fields |= {"period": frozen.period, "currency": draft.currency}
         fields |= {"net_minor": totals.net_minor, "tax_minor": totals.tax_minor, "due_minor": totals.due_minor}
     if checked.signed is not None:
         fields |= {"checkpoint": _fields(checked.signed)}
@@ -190,7 +192,7 @@ def _summary(checked: Checked) -> str:
     due = from_minor(int(str(fields["due_minor"])), str(fields["currency"]))
     month = f" for {fields['period']}" if fields["period"] else ""  # a top-up is for none
     return (
-        f"sound: invoice {fields['number']}{month}: {checked.requests} requests{late}, "
+        f"sound: invoice {fields['number'] or fields['invoice_id']}{month}: {checked.requests} requests{late}, "
         f"{due} {fields['currency']} due; all of it under the checkpoint of "
         f"{checked.signed.size if checked.signed else 0} leaves of {checked.signed.origin if checked.signed else ''}"
     )

@@ -15,9 +15,10 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.invoice_usage.leaves import ended_leaves
-from galerne.billing.invoices import Invoice, UsageLeaf, find_invoice, frozen_document, invoice_lines, rated_leaves
+from galerne.billing.invoices import Invoice, UsageLeaf, find_invoice, invoice_lines, provable_document, rated_leaves
 from galerne.billing.proof import (
     CORRECTED,
+    EMPTIED,
     FORMAT,
     ISSUED,
     VERSION,
@@ -71,11 +72,11 @@ class _Rating:
 async def open_proof(session: AsyncSession, actor: Actor, invoice_id: str) -> OpenedProof:
     """An invoice of the actor's organisation, to be proved under the oldest checkpoint that covers its issue.
 
-    Raises `NotFound` where there is no such invoice or (code `not_yet_signed`) no checkpoint covers it yet, `Conflict`
-    while it is a draft.
+    One that is `empty`, for credit has paid all of it, is proved like any other. Raises `NotFound` where there is no
+    such invoice or (code `not_yet_signed`) no checkpoint covers it yet, `Conflict` while it is a draft.
     """
     invoice = await find_invoice(session, actor, invoice_id)
-    frozen = await frozen_document(session, actor, invoice_id)
+    frozen = await provable_document(session, actor, invoice_id)
     issued = await _issue_of(session, invoice)
     signed = await checkpoint_over(session, issued.seq)
     if signed is None:
@@ -187,7 +188,8 @@ async def _corrections(session: AsyncSession, opened: OpenedProof, names: Sequen
 
 async def _issue_of(session: AsyncSession, invoice: Invoice) -> StoredLeaf:
     before = None
-    while leaves := await read(session, invoice.organisation_id, LeafFilter(actions=(ISSUED,), before=before), _LEAVES):
+    action = EMPTIED if invoice.state == "empty" else ISSUED
+    while leaves := await read(session, invoice.organisation_id, LeafFilter(actions=(action,), before=before), _LEAVES):
         for leaf in leaves:
             if leaf.resource == f"invoice:{invoice.id}":
                 return leaf

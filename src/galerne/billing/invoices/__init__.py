@@ -39,6 +39,7 @@ from galerne.billing.invoices.records import (
     invoice_leaves,
     invoice_lines,
     list_invoices,
+    provable_document,
 )
 from galerne.billing.invoices.routes import router as invoices_router
 from galerne.billing.invoices.schemas import (
@@ -108,6 +109,7 @@ __all__ = [
     "need_profile",
     "preview_close",
     "profile_fields",
+    "provable_document",
     "rated_leaves",
     "reissue_invoice",
     "report_fields",

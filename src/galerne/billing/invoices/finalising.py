@@ -22,7 +22,7 @@ from galerne.billing.invoices.numbering import next_number, series_of
 from galerne.billing.invoices.parties import find_issuer, need_profile
 from galerne.billing.invoices.postings import Booking, booking_of, credit_booking, net_nanos, recognition
 from galerne.billing.invoices.records import entry_of, find_invoice, happen, happenings_of, invoice_lines, row_of
-from galerne.billing.invoices.tables import BillingCloseRow, InvoiceRow, InvoiceSeriesRow
+from galerne.billing.invoices.tables import BillingCloseRow, EmptyInvoiceRow, InvoiceRow, InvoiceSeriesRow
 from galerne.governance import Actor, Permission, require
 from galerne.journal import append
 from galerne.kernel import Clock, Conflict, Unprocessable, invariant
@@ -107,7 +107,8 @@ async def _finalise(session: AsyncSession, actor: Actor, row: InvoiceRow, checke
         raise Conflict("The draft or its parties have changed since it was checked.", code="draft_changed")
     totals = checked.frozen.document.totals
     if totals.gross_minor <= 0:
-        await _empty(session, actor, row, checked.frozen, now)
+        # Nobody may be given a number that stands for nothing to pay: it goes by its id.
+        await _empty(session, actor, row, assembled(replace(making, number=row.id), lines), now)
         return
     # Before the number: what corrects another holds that row first, as whoever voids or pays it does.
     if row.kind == "credit_note":
@@ -125,8 +126,7 @@ async def _finalise(session: AsyncSession, actor: Actor, row: InvoiceRow, checke
     await happen(session, actor, row, happening)
     await _book(session, row, await _booking(session, row, frozen, lines), now)
     detail: dict[str, str | int | None] = {"due_minor": str(totals.due_minor), "sha256": row.sha256}
-    detail |= {"usage_root": row.usage_root.hex(), "usage_size": row.usage_size}
-    await append(session, [entry_of("finalised", actor, row, now, **detail)])
+    await append(session, [entry_of("finalised", actor, row, now, **detail, **_usage_of(row))])
 
 
 async def _empty(session: AsyncSession, actor: Actor, row: InvoiceRow, frozen: FrozenDocument, now: datetime) -> None:
@@ -137,7 +137,14 @@ async def _empty(session: AsyncSession, actor: Actor, row: InvoiceRow, frozen: F
         # Nothing to pay, and yet something happened: a commitment was used.
         lines = await invoice_lines(session, row.id)
         await _book(session, row, booking_of(row.organisation_id, frozen.document, lines, _earned_until(row)), now)
-    await append(session, [entry_of("emptied", actor, row, now, net_minor=str(totals.net_minor))])
+    text = frozen.text()
+    session.add(EmptyInvoiceRow(invoice_id=row.id, document=text, sha256=sha256_of(text)))
+    detail: dict[str, str | int | None] = {"net_minor": str(totals.net_minor), "sha256": sha256_of(text)}
+    await append(session, [entry_of("emptied", actor, row, now, **detail, **_usage_of(row))])
+
+
+def _usage_of(row: InvoiceRow) -> dict[str, str | int | None]:
+    return {"usage_root": row.usage_root.hex(), "usage_size": row.usage_size}
 
 
 async def _booking(session: AsyncSession, row: InvoiceRow, frozen: FrozenDocument, lines: list[InvoiceLine]) -> Booking:

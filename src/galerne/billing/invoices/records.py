@@ -12,7 +12,13 @@ from galerne.billing.documents.document import Kind
 from galerne.billing.invoices.frozen import FrozenDocument, sha256_of, thaw
 from galerne.billing.invoices.invoice import Invoice, InvoiceLine, LineKind, Purpose
 from galerne.billing.invoices.lifecycle import Course, Happening, HappeningKind, InvoiceState, after, course_of
-from galerne.billing.invoices.tables import InvoiceChargeRow, InvoiceEventRow, InvoiceLineRow, InvoiceRow
+from galerne.billing.invoices.tables import (
+    EmptyInvoiceRow,
+    InvoiceChargeRow,
+    InvoiceEventRow,
+    InvoiceLineRow,
+    InvoiceRow,
+)
 from galerne.billing.invoices.usage import UsageLeaf, rated_leaves
 from galerne.billing.rating import LineKey
 from galerne.governance import Actor, Permission
@@ -75,10 +81,33 @@ async def happenings_of(session: AsyncSession, invoice_id: str) -> list[Happenin
 async def frozen_document(session: AsyncSession, actor: Actor, invoice_id: str) -> FrozenDocument:
     """The document of an invoice that is final; `Conflict` before, and an invariant if its text was altered."""
     row = await row_of(session, actor, invoice_id)
-    if row.document is None:
+    if row.state == "empty":
+        raise Conflict(
+            "Nothing was to be paid, so this invoice has neither number nor document; its usage can be proved.",
+            code="invoice_state",
+        )
+    return _thawed(row.id, row.document, row.sha256)
+
+
+async def provable_document(session: AsyncSession, actor: Actor, invoice_id: str) -> FrozenDocument:
+    """What an invoice says that is final or `empty`, as `frozen_document`; an empty one bears its id as number.
+
+    Raises `Conflict` for a draft, and (code `not_provable`) for what was found empty before its text was kept.
+    """
+    row = await row_of(session, actor, invoice_id)
+    if row.state != "empty":
+        return _thawed(row.id, row.document, row.sha256)
+    kept = await session.get(EmptyInvoiceRow, invoice_id)
+    if kept is None:
+        raise Conflict("What this invoice over nothing says was not kept when it was closed.", code="not_provable")
+    return _thawed(row.id, kept.document, kept.sha256)
+
+
+def _thawed(invoice_id: str, text: str | None, sha256: str | None) -> FrozenDocument:
+    if text is None:
         raise Conflict("This invoice is not final; it has no document yet.", code="invoice_state")
-    invariant(sha256_of(row.document) == row.sha256, f"the document of invoice {row.id} is not what was frozen")
-    return thaw(row.document)
+    invariant(sha256_of(text) == sha256, f"the document of invoice {invoice_id} is not what was frozen")
+    return thaw(text)
 
 
 async def invoice_leaves(session: AsyncSession, actor: Actor, invoice_id: str) -> AsyncGenerator[UsageLeaf]:

@@ -108,6 +108,16 @@ class InvoiceRow(Table):
     created_at: Mapped[datetime] = mapped_column(UtcTime)
 
 
+class EmptyInvoiceRow(Table):
+    """What an invoice over nothing to pay says: it has no number, and yet its customer may want it proved."""
+
+    __tablename__ = "empty_invoices"
+
+    invoice_id: Mapped[str] = mapped_column(ForeignKey("invoices.id"), primary_key=True)
+    document: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64))
+
+
 class InvoiceLineRow(Table):
     """One `InvoiceLine`, as it was drafted."""
 
@@ -197,3 +207,8 @@ def after_create(dialect_name: str) -> list[str]:
         f"CREATE TRIGGER invoices_stay BEFORE DELETE ON invoices FOR EACH ROW {call}",
         f"CREATE TRIGGER invoices_no_truncate BEFORE TRUNCATE ON invoices FOR EACH STATEMENT {call}",
     ]
+
+
+def after_empty_invoices(dialect_name: str) -> list[str]:
+    """The statements that a migration runs, one by one, once `empty_invoices` exists."""
+    return refuse_changes("empty_invoices", dialect_name)

@@ -6,10 +6,11 @@ from galerne.billing.proof.leaves import Amounts, LineName, canonical, usage_lea
 from galerne.billing.proof.reading import ProofFile, head_line, request_line, write_proof
 from galerne.billing.proof.requests import CORRECTED, ENDED, is_late, moment_of
 from galerne.billing.proof.statement import Billed, Frozen, Statement
-from galerne.billing.proof.verification import ISSUED, Checked, verify_invoice
+from galerne.billing.proof.verification import EMPTIED, ISSUED, Checked, verify_invoice
 
 __all__ = [
     "CORRECTED",
+    "EMPTIED",
     "ENDED",
     "FORMAT",
     "ISSUED",

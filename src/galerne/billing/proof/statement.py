@@ -33,6 +33,11 @@ class Frozen(Struct, frozen=True, forbid_unknown_fields=True):
     usage_size: int
     version: int
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is to be paid, so that it never got a number."""
+        return self.document.totals.gross_minor <= 0
+
 
 class Billed(NamedTuple):
     """A line of the invoice that requests are summed in."""

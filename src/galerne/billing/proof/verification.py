@@ -17,6 +17,8 @@ from galerne.journal.note import VerifierKey
 
 ISSUED = "invoice.finalised"
 """The action of the leaf that an invoice leaves in the journal when it is issued."""
+EMPTIED = "invoice.emptied"
+"""The same of an invoice over nothing to pay, which has no number: credit has paid all of it, say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,12 @@ def _check_issued(head: Head, frozen: Frozen, leaves: LeafChecker, findings: Fin
     if fields is None:
         return
     detail = fields["detail"]
-    findings.same("finalised", f"{where}, action", ISSUED, fields.get("action"))
+    is_empty = frozen.is_empty
+    findings.same("finalised", f"{where}, action", EMPTIED if is_empty else ISSUED, fields.get("action"))
     findings.same("finalised", f"{where}, resource", f"invoice:{frozen.invoice_id}", fields.get("resource"))
-    findings.same("finalised", "number", detail.get("number"), frozen.document.draft.number)
+    # What is not to be paid has no number: its text bears its id in that place.
+    number = frozen.invoice_id if is_empty and detail.get("number") is None else detail.get("number")
+    findings.same("finalised", "number", number, frozen.document.draft.number)
     digest = sha256(canonical(head.invoice)).hexdigest()
     findings.same("finalised", "SHA-256 of the invoice's text", detail.get("sha256"), digest)
     findings.same("finalised", "root over its entries", detail.get("usage_root"), frozen.usage_root)

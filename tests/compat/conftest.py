@@ -10,6 +10,7 @@ from openai import OpenAI
 from tests.serving import Key, Server, serving
 
 FOLDER = Path(__file__).parent
+PRICES = ("--input", "0.3", "--cached", "0.03", "--output", "0.9", "--currency", "EUR")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -22,6 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(tmp_path_factory.mktemp("compat") / "data") as server:
+        for model in ("brise", "minilm"):
+            priced = server.cli("prices", "set", model, *PRICES)
+            assert priced.returncode == 0, priced.stderr
         yield server
 
 

@@ -29,11 +29,17 @@ class Payer:
 
 async def set_price(database: Database, model: str, nano_per_token: tuple[int, int, int]) -> None:
     """What one token of input, of cached input and of output costs."""
+    a_million = (nano_per_token[0] * 1_000_000, nano_per_token[1] * 1_000_000, nano_per_token[2] * 1_000_000)
+    await set_price_of_a_million(database, model, a_million)
+
+
+async def set_price_of_a_million(database: Database, model: str, nano: tuple[int, int, int]) -> None:
+    """What a million tokens of input, of cached input and of output cost."""
     new = NewRates(
         currency="EUR",
-        input_nano_per_million=nano_per_token[0] * 1_000_000,
-        cached_nano_per_million=nano_per_token[1] * 1_000_000,
-        output_nano_per_million=nano_per_token[2] * 1_000_000,
+        input_nano_per_million=nano[0],
+        cached_nano_per_million=nano[1],
+        output_nano_per_million=nano[2],
     )
     async with database.transaction() as session:
         await set_rates(session, await find_installation_admin(session), model, new, _ids, _clock)

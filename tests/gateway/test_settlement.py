@@ -192,7 +192,10 @@ class Bench:
     async def settle_all(self, ones: Sequence[Settled]) -> list[str]:
         """What each was told: "" if it is durable, else the error's code."""
         found = await asyncio.gather(*(self.queue.settle(each) for each in ones), return_exceptions=True)
-        return [each.code if isinstance(each, Unavailable) else str(each or "") for each in found]
+        return [
+            each.code if isinstance(each, Unavailable) else "" if isinstance(each, Settled) else str(each)
+            for each in found
+        ]
 
 
 def settling_on(writer: Writer, folder: Path, desk: FakeDesk | None = None) -> Settlements:
@@ -517,7 +520,8 @@ async def test_who_ran_on_a_hold_that_is_gone_pays_from_the_account_and_who_cann
     queue = settling_on(writer, tmp_path)
     queue.start()
     requests = [paying(ids.new(), 60), one(ids.new()), paying(ids.new(), 70), paying(ids.new(), 5, "hold-2")]
-    await asyncio.gather(*(queue.settle(each) for each in requests))
+    stood = await asyncio.gather(*(queue.settle(each) for each in requests))
+    assert [each.charged_nano for each in stood] == [60, 0, 0, 5], "who settles hears what the ledger took"
     await until(lambda: not len(queue))
     await queue.stop()
     assert await counts(database) == (4, 4)

@@ -146,7 +146,7 @@ from galerne.billing.pricing import (
     cost_nano,
     most_nano,
 )
-from galerne.billing.quotes import Quote, QuoteAsk, QuoteLine, quote
+from galerne.billing.quotes import Quote, QuoteAsk, QuoteLine, cost_lines, quote, quote_line_fields
 from galerne.billing.rating import (
     BucketKey,
     LineKey,
@@ -362,6 +362,7 @@ __all__ = [
     "correct_usage",
     "cost_fields",
     "cost_groups",
+    "cost_lines",
     "cost_nano",
     "cost_share_fields",
     "costs_page",
@@ -422,6 +423,7 @@ __all__ = [
     "publish_plan",
     "quote",
     "quote_fields",
+    "quote_line_fields",
     "quote_now",
     "rate_batch",
     "rater_of",

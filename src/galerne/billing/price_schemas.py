@@ -10,7 +10,7 @@ from galerne.billing.price_book import DEFAULT_LIST, Match, ModifierKind
 from galerne.billing.price_changes import NewModifier, NewRate, PriceChange
 from galerne.billing.prices import decimal_of, nano_of
 from galerne.billing.pricing import ServiceTier, TokenClass
-from galerne.billing.quotes import Quote, QuoteAsk
+from galerne.billing.quotes import Quote, QuoteAsk, quote_line_fields
 from galerne.billing.rating_revisions import Counts, Rerating
 from galerne.billing.volume_tiers import Step, VolumeMode
 from galerne.kernel import BadRequest
@@ -167,17 +167,7 @@ class RatingOut(BaseModel):
 
 def quote_fields(model: str, found: Quote) -> dict[str, Any]:
     """The fields of `QuoteOut` from a quote."""
-    lines = [
-        {
-            "token_class": line.token_class,
-            "quantity": line.quantity,
-            "price": decimal_of(line.nano),
-            "per": line.per,
-            "rate": line.rate_id,
-            "amount": decimal_of(line.amount_nano),
-        }
-        for line in found.lines
-    ]
+    lines = list(map(quote_line_fields, found.lines))
     totals = {"expected": decimal_of(found.expected_nano), "most": decimal_of(found.most_nano)}
     return {"object": "price.quote", "model": model, "currency": found.currency, "lines": lines, **totals}
 

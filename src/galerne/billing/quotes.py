@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from galerne.billing.price_book import Price, PriceBook, Use, conditions_of
+from galerne.billing.prices import decimal_of
 from galerne.billing.pricing import TokenClass, cost_nano
 from galerne.billing.rating import priced_id
-from galerne.billing.token_prices import Customer, ModelPrices, paying, token_prices
+from galerne.billing.token_prices import Customer, ModelPrices, TokenPrices, paying, token_prices
 from galerne.ledger import half_even
 
-__all__ = ["Quote", "QuoteAsk", "QuoteLine", "quote"]
+__all__ = ["Quote", "QuoteAsk", "QuoteLine", "cost_lines", "quote", "quote_line_fields"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,7 @@ class QuoteAsk:
 
 @dataclass(frozen=True, slots=True)
 class QuoteLine:
-    """What is expected of one class: so many units at `nano` for `per` of them, `amount_nano` in all."""
+    """What is expected of one class, or was used: so many units at `nano` for `per` of them, `amount_nano` in all."""
 
     token_class: TokenClass
     quantity: int
@@ -54,10 +56,7 @@ class Quote:
 
 
 def quote(book: PriceBook, customer: Customer, ask: QuoteAsk, at: datetime) -> Quote | None:
-    """What `ask` costs that customer at `at`; None if any of it has no price in one currency.
-
-    Tokens are rounded once together, as they are charged, and shared by rounding the running sum; so lines add up.
-    """
+    """What `ask` costs that customer at `at`; None if any of it has no price in one currency."""
     customer = paying(book, customer, ask.model_id, at)
     lines: list[QuoteLine] = []
     expected = most = 0
@@ -67,13 +66,8 @@ def quote(book: PriceBook, customer: Customer, ask: QuoteAsk, at: datetime) -> Q
         if found is None:
             return None
         currency = found.rates.currency
-        counts = _expected(ask)
-        for index, (token_class, price) in enumerate(zip(found.classes, found.prices, strict=True)):
-            so_far = (*counts[: index + 1], *(0 for _ in counts[index + 1 :]))
-            running = cost_nano(found.rates, *so_far)
-            if price is not None:
-                lines.append(_line(token_class, counts[index], price, running - expected))
-            expected = running
+        lines += cost_lines(found, _expected(ask))
+        expected = sum(line.amount_nano for line in lines)
         own = Customer(customer.organisation_id, customer.plan, currency)
         prices = ModelPrices(book, own, ask.model_id)
         most = prices.most_nano(ask.input_tokens, ask.output_tokens, ask.tier, at)
@@ -86,6 +80,35 @@ def quote(book: PriceBook, customer: Customer, ask: QuoteAsk, at: datetime) -> Q
         lines.append(_line(token_class, quantity, price, amount))
         expected, most = expected + amount, most + amount
     return Quote(currency or "", tuple(lines), expected, most)
+
+
+def cost_lines(found: TokenPrices, counts: tuple[int, int, int]) -> list[QuoteLine]:
+    """What so many tokens of each class of `found` cost, class by class.
+
+    Tokens are rounded once together, as they are charged, and shared by rounding the running sum; so lines add up to
+    `cost_nano` of all of them, and are those that rating makes.
+    """
+    lines: list[QuoteLine] = []
+    so_far, before = [0, 0, 0], 0
+    for index, (token_class, price) in enumerate(zip(found.classes, found.prices, strict=True)):
+        so_far[index] = counts[index]
+        running = cost_nano(found.rates, *so_far)
+        if price is not None:
+            lines.append(_line(token_class, counts[index], price, running - before))
+        before = running
+    return lines
+
+
+def quote_line_fields(line: QuoteLine) -> dict[str, Any]:
+    """A line as JSON shows it: money is decimals in strings."""
+    return {
+        "token_class": line.token_class,
+        "quantity": line.quantity,
+        "price": decimal_of(line.nano),
+        "per": line.per,
+        "rate": line.rate_id,
+        "amount": decimal_of(line.amount_nano),
+    }
 
 
 def _expected(ask: QuoteAsk) -> tuple[int, int, int]:

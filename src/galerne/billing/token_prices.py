@@ -103,6 +103,10 @@ class ModelPrices:
             self._rates[how] = None if found is None else found.rates
             return self._rates[how]
 
+    def token_prices(self, how: tuple[str, str, str], at: datetime) -> TokenPrices | None:
+        """The same with each class's price; `how` is endpoint, tier and zone. Worked out anew each time."""
+        return token_prices(self._book, self._customer, self._model_id, how, at)
+
     def standard(self, at: datetime) -> Rates | None:
         """What tokens cost in the standard tier, wherever nothing is said of the zone."""
         return self.rates("", "standard", "", at) or self.rates(EMBEDDINGS, "standard", "", at)

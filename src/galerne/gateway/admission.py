@@ -29,6 +29,7 @@ from galerne.gateway.wire.outgoing import (
 )
 from galerne.gateway.wire.requests import (
     BODIES,
+    COST_HEADER,
     Body,
     Endpoint,
     Parsed,
@@ -36,6 +37,7 @@ from galerne.gateway.wire.requests import (
     completion_cap,
     decode_object,
     parse,
+    wants_cost,
 )
 from galerne.gateway.wire.shapes import ChatBody, CompletionBody, EmbeddingBody, FimBody, Sampled
 from galerne.governance import Permission, require
@@ -281,6 +283,7 @@ def _prompt_bytes(body: Body) -> int:
 
 def _face(arrival: Arrival, body: Body, model: Model, tier: Tier) -> Face:
     include = body.stream_options.include_usage if isinstance(body, Sampled) and body.stream_options else None
+    include_cost = wants_cost(arrival.caller.headers.get(COST_HEADER), body)
     return Face(
         request_id=arrival.request_id,
         created=int(arrival.started_at.timestamp()),
@@ -288,7 +291,8 @@ def _face(arrival: Arrival, body: Body, model: Model, tier: Tier) -> Face:
         fingerprint=f"{model.id}@{model.version}",
         endpoint=arrival.endpoint,
         dialect=arrival.dialect,
-        include_usage=arrival.dialect == "mistral" if include is None else include,
+        include_usage=include_cost or (arrival.dialect == "mistral" if include is None else include),
         prefix=prefix_of(body) if isinstance(body, ChatBody) else None,
         tier=served_name(tier, "openai" if arrival.endpoint == "completions" else arrival.dialect),
+        include_cost=include_cost,
     )

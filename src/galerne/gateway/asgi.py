@@ -10,10 +10,11 @@ from galerne.gateway.admission import PATHS, Admission, Admitted, Arrival
 from galerne.gateway.caller import AsgiCaller, Caller, HungUp, Receive, Scope, Send
 from galerne.gateway.catalogue import Catalogue, model_reader
 from galerne.gateway.commit import Commit, commit_script
+from galerne.gateway.cost import cost_fields, used_fields
 from galerne.gateway.desk import GatewayDesk
 from galerne.gateway.dialect import MOUNTS, choose_dialect, split_mount
 from galerne.gateway.dispatch import Dispatcher
-from galerne.gateway.exchange import Engines, StreamWriter, context_reached, stream_writer
+from galerne.gateway.exchange import Engines, StreamWriter, Unpriced, context_reached, stream_writer
 from galerne.gateway.flights import FlightFile
 from galerne.gateway.keys import KeyCache, key_reader
 from galerne.gateway.metrics import GatewayMetrics
@@ -28,6 +29,7 @@ from galerne.gateway.tally import Tally
 from galerne.gateway.telemetry import open_telemetry
 from galerne.gateway.terms import TermsCache, terms_reader
 from galerne.gateway.verdict import InternalError, Verdict, cancelled, failed, place_of, settled
+from galerne.gateway.wire.answer import Fields
 from galerne.gateway.wire.errors import error_body, error_headers, error_status
 from galerne.gateway.wire.limit_headers import limit_headers
 from galerne.kernel import (
@@ -291,7 +293,7 @@ class Gateway:
             gone.callback = None
             self._working.discard(task)
 
-    async def _work(self, admitted: Admitted, tally: Tally) -> bytes | StreamWriter:
+    async def _work(self, admitted: Admitted, tally: Tally) -> bytes | Unpriced | StreamWriter:
         if admitted.streamed:
             headers = (*self._headers(admitted.arrival), *_STREAM)
             return await self._engines.stream(admitted, tally, admitted.arrival.caller, headers)
@@ -305,13 +307,13 @@ class Gateway:
 
     async def _conclude(self, admitted: Admitted, tally: Tally, verdict: Verdict, end: Settled) -> None:
         """Settle, then send what says that all went well, or what went wrong."""
-        error = verdict.error
+        error, told = verdict.error, None
         if tally.reached:
             self._reservations.settle(admitted.reserved, _total(end), end.cost_nano)
             if tally.slot is not None:
                 tally.slot.land()
             try:
-                await self._settlements.settle(end, partial(self._written, admitted.reserved, end))
+                told = await self._settlements.settle(end, partial(self._written, admitted.reserved, end))
                 if tally.slot is not None:
                     tally.slot.end()
             except GalerneError as failed_to_record:
@@ -319,29 +321,36 @@ class Gateway:
         else:
             self._reservations.undo(admitted.reserved)
         if verdict.outcome != "cancelled" or not verdict.hung_up:
-            await self._finish(admitted, tally, verdict, error)
+            await self._finish(admitted, tally, verdict, error, told)
         self._notes.ended(admitted, tally, end, error, verdict.cause)
 
     def _written(self, reserved: Reserved, end: Settled) -> None:
         self._reservations.written(reserved, end.spent, end.paid_nano)
 
-    async def _finish(self, admitted: Admitted, tally: Tally, verdict: Verdict, error: GalerneError | None) -> None:
+    async def _finish(
+        self, admitted: Admitted, tally: Tally, verdict: Verdict, error: GalerneError | None, told: Settled | None
+    ) -> None:
         arrival = admitted.arrival
         caller = arrival.caller
+        cost = cost_fields(admitted.terms.prices, told) if admitted.face.include_cost and told is not None else None
         if error is not None:
-            await self._refuse(arrival, error)
+            await self._refuse(
+                arrival, error, None if told is None or cost is None else used_fields(admitted.face, told, cost)
+            )
         elif isinstance(verdict.result, bytes):
             await caller.respond(200, (*self._headers(arrival), _JSON), verdict.result)
+        elif isinstance(verdict.result, Unpriced):
+            await caller.respond(200, (*self._headers(arrival), _JSON), verdict.result.priced(cost or {}))
         elif verdict.result is not None:
             reached = context_reached(tally, admitted.cap, getattr(admitted.body, "n", None) or 1)
             if not caller.status:
                 caller.begin(200, (*self._headers(arrival), *_STREAM))
-            await caller.finish(verdict.result.finish(tally.count(), context_reached=reached))
+            await caller.finish(verdict.result.finish(tally.count(), context_reached=reached, cost=cost))
 
-    async def _refuse(self, arrival: Arrival, error: GalerneError) -> None:
+    async def _refuse(self, arrival: Arrival, error: GalerneError, usage: Fields | None = None) -> None:
         caller, dialect = arrival.caller, arrival.dialect
         if caller.status and arrival.face is not None:
-            await caller.finish(stream_writer(arrival.face).fail(error))
+            await caller.finish(stream_writer(arrival.face).fail(error, usage))
             return
         headers = [*self._headers(arrival), _JSON, *error_headers(error, dialect)]
         if error.status == 405:

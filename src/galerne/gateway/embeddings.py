@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from galerne.gateway.admission import Admitted
 from galerne.gateway.tally import Tally
+from galerne.gateway.wire.answer import Fields
 from galerne.gateway.wire.chunks import Usage
 from galerne.gateway.wire.requests import invalid_field
 from galerne.gateway.wire.shapes import EmbeddingBody
@@ -42,8 +43,8 @@ class _Answer(Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-def embedding_answer(admitted: Admitted, raw: bytes, tally: Tally) -> bytes:
-    """The body of the answer, from the engine's; its tokens are counted in `tally`. `UpstreamFailed` for none."""
+def embedding_answer(admitted: Admitted, raw: bytes, tally: Tally) -> Fields:
+    """The fields of the answer, from the engine's; its tokens are counted in `tally`. `UpstreamFailed` for none."""
     body = cast(EmbeddingBody, admitted.body)
     try:
         answer = _decode(raw)
@@ -57,15 +58,13 @@ def embedding_answer(admitted: Admitted, raw: bytes, tally: Tally) -> bytes:
         {"object": "embedding", "index": index, "embedding": _shown(row.embedding, body)}
         for index, row in enumerate(rows)
     ]
-    return msgspec.json.encode(
-        {
-            "id": f"embd-{admitted.face.request_id}" if admitted.face.dialect == "openai" else admitted.face.request_id,
-            "object": "list",
-            "data": shown,
-            "model": admitted.face.model,
-            "usage": tally.count().usage(admitted.face.dialect, admitted.face.tier),
-        }
-    )
+    return {
+        "id": f"embd-{admitted.face.request_id}" if admitted.face.dialect == "openai" else admitted.face.request_id,
+        "object": "list",
+        "data": shown,
+        "model": admitted.face.model,
+        "usage": tally.count().usage(admitted.face.dialect, admitted.face.tier),
+    }
 
 
 def shortened(vector: "array[float]", size: int | None) -> "array[float]":

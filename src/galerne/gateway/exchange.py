@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from galerne.gateway.admission import Admitted
 from galerne.gateway.caller import STALL_S, Caller, Headers, HungUp
@@ -16,13 +17,13 @@ from galerne.gateway.stream_options import LEAST, RefusedOptions, with_options
 from galerne.gateway.tally import Tally
 from galerne.gateway.upstream import ConnectFailed, OptionsRefused, Upstream, refusal
 from galerne.gateway.wire import mistral, openai
-from galerne.gateway.wire.answer import Face
+from galerne.gateway.wire.answer import Face, Fields
 from galerne.gateway.wire.assemble import Assembler
 from galerne.gateway.wire.chunks import Chunk
 from galerne.kernel import Clock, GalerneError, Settings, UpstreamFailed
 from galerne.kernel.http_client import Answer, Lost
 
-__all__ = ["Engines", "StreamWriter", "context_reached", "stream_writer"]
+__all__ = ["Engines", "StreamWriter", "Unpriced", "context_reached", "stream_writer"]
 
 StreamWriter = openai.OpenAIStream | mistral.MistralStream
 
@@ -30,6 +31,16 @@ _LARGEST_ANSWER = 256 * 1024 * 1024
 _LARGEST_STREAM = 64 * 1024 * 1024
 _MOST_TRIES = 3
 _encode = msgspec.json.Encoder().encode
+
+
+class Unpriced(Struct, frozen=True):
+    """A whole answer whose usage waits for what the request cost."""
+
+    fields: Fields
+
+    def priced(self, cost: Fields) -> bytes:
+        """The answer's body, with `cost` in its usage."""
+        return _encode({**self.fields, "usage": {**self.fields["usage"], **cost}})
 
 
 def context_reached(tally: Tally, cap: int | None, choices: int) -> bool:
@@ -84,8 +95,8 @@ class Engines:
             visit.leave(tally)
         return writer
 
-    async def whole(self, admitted: Admitted, tally: Tally) -> bytes:
-        """The body of an answer that is not streamed."""
+    async def whole(self, admitted: Admitted, tally: Tally) -> bytes | Unpriced:
+        """The body of an answer that is not streamed, unless it shall say what it cost."""
         visit = await self._visit(admitted, tally, _LARGEST_STREAM)
         assembler = Assembler(admitted.face.request_id)
         try:
@@ -103,16 +114,11 @@ class Engines:
             raise
         finally:
             visit.leave(tally)
-        face, choices, count = admitted.face, assembler.choices(), tally.count()
-        if face.endpoint == "completions":
-            return openai.completion_answer(face, choices, count)
-        if face.dialect == "mistral":
-            reached = context_reached(tally, admitted.cap, len(choices))
-            return mistral.chat_answer(face, choices, count, context_reached=reached)
-        return openai.chat_answer(face, choices, count)
+        fields = _whole_answer(admitted, assembler, tally)
+        return Unpriced(fields) if admitted.face.include_cost else _encode(fields)
 
-    async def embed(self, admitted: Admitted, tally: Tally) -> bytes:
-        """The body of an embedding answer."""
+    async def embed(self, admitted: Admitted, tally: Tally) -> bytes | Unpriced:
+        """The body of an embedding answer, unless it shall say what it cost."""
         tried: list[str] = []
         while True:
             seat = await self._dispatcher.take(admitted, tried)
@@ -125,7 +131,8 @@ class Engines:
             else:
                 seat.answers()
                 tally.zone = seat.replica.zone
-                return embedding_answer(admitted, raw, tally)
+                fields = embedding_answer(admitted, raw, tally)
+                return Unpriced(fields) if admitted.face.include_cost else _encode(fields)
             finally:
                 seat.leave(tally)
 
@@ -216,6 +223,16 @@ class Engines:
             raise
         except TimeoutError as error:
             raise UpstreamTimedOut("The engine took too long.") from error
+
+
+def _whole_answer(admitted: Admitted, assembler: Assembler, tally: Tally) -> Fields:
+    face, choices, count = admitted.face, assembler.choices(), tally.count()
+    if face.endpoint == "completions":
+        return openai.completion_answer(face, choices, count)
+    if face.dialect == "mistral":
+        reached = context_reached(tally, admitted.cap, len(choices))
+        return mistral.chat_answer(face, choices, count, context_reached=reached)
+    return openai.chat_answer(face, choices, count)
 
 
 def _pass_on(writer: StreamWriter, tally: Tally, caller: Caller, headers: Headers, chunks: list[Chunk]) -> bool:

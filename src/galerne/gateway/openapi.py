@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from galerne.gateway.wire.requests import BODIES, Endpoint
+from galerne.gateway.wire.requests import BODIES, COST_HEADER, Endpoint
 
 __all__ = ["openapi_schema"]
 
@@ -18,6 +18,12 @@ _SUMMARIES: dict[Endpoint, tuple[str, str, str]] = {
         "Write what stands between two texts (Mistral's).",
     ),
     "embeddings": ("/v1/embeddings", "Embeddings", "Turn texts into vectors."),
+}
+_COST: dict[str, Any] = {
+    "name": COST_HEADER.decode(),
+    "in": "header",
+    "description": 'The answer says in `usage` what the request cost, as with `usage: {"include": true}`.',
+    "schema": {"type": "string", "enum": ["true", "false"]},
 }
 _ERRORS = {
     "400": "The request cannot be understood; `param` names the field.",
@@ -53,6 +59,7 @@ def _operation(endpoint: Endpoint, reference: dict[str, Any]) -> dict[str, Any]:
         "operationId": endpoint.replace(".", "_"),
         "summary": title,
         "description": summary,
+        "parameters": [_COST],
         "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
         "responses": {
             "200": {"description": "The answer, in the caller's dialect.", "content": content},

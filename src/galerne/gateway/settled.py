@@ -90,6 +90,12 @@ class Settled(Struct, frozen=True):
         """What is taken from the hold."""
         return 0 if self.settlement is None else self.settlement.amount_nano
 
+    @property
+    def charged_nano(self) -> int:
+        """What is taken from the account, from the hold or without it."""
+        owed = self.settlement or self.posting
+        return 0 if owed is None else owed.amount_nano
+
     def second_best(self) -> "Settled | None":
         """The same to be tried when the ledger refuses it: paid without the hold, which another process gave back for
         dead; then unpaid, which the journal says. None when it is neither.

@@ -84,7 +84,7 @@ class Waits:
 
 class _Waiting(Struct, eq=False):
     one: Settled
-    committed: asyncio.Future[None]
+    committed: asyncio.Future[Settled]
     written: Callable[[], None] | None = None
     file: UnsettledFile | None = None
     stored: bool = False
@@ -193,18 +193,18 @@ class Settlements:
         if left:
             self._log.critical("settlement_unwritten", requests=len(left), folder=str(self._folder))
 
-    async def settle(self, one: Settled, written: Callable[[], None] | None = None) -> None:
-        """Returns when `one` is durable, in the database or in the file; `written` is called once the former is so.
+    async def settle(self, one: Settled, written: Callable[[], None] | None = None) -> Settled:
+        """What is durable of `one`, in the database or in the file; `written` is called once the former is so.
 
-        Raises `Unavailable` (503) when it is in neither.
+        That is `one`, or the second best of it that the ledger took. Raises `Unavailable` (503) when it is in neither.
         """
         invariant(bool(self._tasks), "settlements are started before anything settles")
-        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        committed: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(one, committed, written))
         self._wake.set()
         if self.failing:
             self._spill_due.set()
-        await committed
+        return await committed
 
     async def _run(self) -> None:
         while self._queue or not self._closing:
@@ -301,7 +301,7 @@ class Settlements:
             if waiting.written is not None:
                 waiting.written()
             if not waiting.committed.done():
-                waiting.committed.set_result(None)
+                waiting.committed.set_result(waiting.one)
 
     def _refused(self, batch: list[_Waiting], failure: Exception) -> bool:
         """Try a request that the working database refuses once more, then set it aside: it must not block the rest."""
@@ -368,7 +368,7 @@ class Settlements:
                 continue
             each.file = file
             if not each.committed.done():
-                each.committed.set_result(None)
+                each.committed.set_result(each.one)
 
     async def _try(self, commit: Commit) -> Answers | Exception:
         self._writing_since_s = self._clock.monotonic()

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from galerne.gateway.admission import Admitted
 from galerne.gateway.caller import HungUp
-from galerne.gateway.exchange import StreamWriter
+from galerne.gateway.exchange import StreamWriter, Unpriced
 from galerne.gateway.settled import Ending, Settled, settle_flight
 from galerne.gateway.tally import Tally
 from galerne.gateway.wire.answer import TokenCount
@@ -28,7 +28,7 @@ class Verdict(Struct, frozen=True):
     """The end of one request: its `result`, or the `error` that ended it; `cause` is for the log."""
 
     outcome: Outcome
-    result: bytes | StreamWriter | None = None
+    result: bytes | Unpriced | StreamWriter | None = None
     error: GalerneError | None = None
     hung_up: bool = False
     cause: str | None = None

@@ -11,7 +11,10 @@ from msgspec import Struct
 from galerne.gateway.dialect import Dialect
 from galerne.gateway.wire.requests import Endpoint
 
-__all__ = ["AnswerChoice", "AnswerToolCall", "Face", "TokenCount", "nine_characters"]
+__all__ = ["AnswerChoice", "AnswerToolCall", "Face", "Fields", "TokenCount", "nine_characters"]
+
+Fields = dict[str, Any]
+"""An answer, or a part of one, before it is bytes."""
 
 _NINE = re.compile(r"^[a-zA-Z0-9]{9}$")
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -20,7 +23,8 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 class Face(Struct, frozen=True, kw_only=True):
     """What every part of an answer carries; `model` is as the caller wrote it, `fingerprint` says which version.
 
-    `tier` is the service tier that was served, by its name in the dialect.
+    `tier` is the service tier that was served, by its name in the dialect. With `include_cost` the answer's usage says
+    what the request cost, so it is written once that is settled.
     """
 
     request_id: str
@@ -32,6 +36,7 @@ class Face(Struct, frozen=True, kw_only=True):
     include_usage: bool
     prefix: str | None = None
     tier: str = "default"
+    include_cost: bool = False
 
     @property
     def answer_id(self) -> str:
@@ -54,9 +59,9 @@ class TokenCount(Struct, frozen=True):
         """All tokens."""
         return self.input_tokens + self.cached_tokens + self.output_tokens
 
-    def usage(self, dialect: Dialect, tier: str) -> dict[str, Any]:
+    def usage(self, dialect: Dialect, tier: str) -> Fields:
         """The `usage` object: prompt tokens include cached ones on both wires; Mistral's carries the tier too."""
-        usage: dict[str, Any] = {
+        usage: Fields = {
             "prompt_tokens": self.input_tokens + self.cached_tokens,
             "completion_tokens": self.output_tokens,
             "total_tokens": self.total,

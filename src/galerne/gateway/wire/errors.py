@@ -96,15 +96,12 @@ def error_body(error: GalerneError, dialect: Dialect) -> bytes:
 
 
 def error_event(error: GalerneError, dialect: Dialect, chunk: Mapping[str, Any] | None = None) -> bytes:
-    """One SSE event that ends a stream badly.
+    """One SSE event that ends a stream badly; `chunk` holds its fields besides `error`.
 
     OpenAI's clients raise `APIError` on `error`. Mistral's clients parse every event as a chunk, so in that dialect the
-    event is also a chunk whose `finish_reason` is `error` (Mistral's own value): `chunk` holds its other fields.
+    event is also a chunk whose `finish_reason` is `error` (Mistral's own value).
     """
-    body: dict[str, Any] = {"error": _fields(error, dialect)}
-    if dialect == "mistral" and chunk is not None:
-        body = {**chunk, **body}
-    return b"data: " + msgspec.json.encode(body) + b"\n\n"
+    return b"data: " + msgspec.json.encode({**(chunk or {}), "error": _fields(error, dialect)}) + b"\n\n"
 
 
 def error_headers(error: GalerneError, dialect: Dialect) -> list[tuple[bytes, bytes]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from galerne.gateway.wire.answer import AnswerChoice, Face, TokenCount
+from galerne.gateway.wire.answer import AnswerChoice, Face, Fields, TokenCount
 from galerne.gateway.wire.assemble import ToolCallParts
 from galerne.gateway.wire.chunks import NULL, Chunk, StreamChoice
 from galerne.gateway.wire.errors import error_event
@@ -52,18 +52,23 @@ class MistralStream:
                 out.append(shown)
         return self._head + _encode(out) + b"}\n\n" if out else b""
 
-    def finish(self, count: TokenCount, *, context_reached: bool) -> bytes:
-        """What was held back with the usage, and the end of the stream."""
+    def finish(self, count: TokenCount, *, context_reached: bool, cost: Fields | None = None) -> bytes:
+        """What was held back with the usage, `cost` in it, and the end of the stream."""
         for choice in self._held:
             if context_reached and choice["finish_reason"] == "length":
                 choice["finish_reason"] = "model_length"
-        usage = b',"usage":' + _encode(count.usage("mistral", self._face.tier)) if self._face.include_usage else b""
-        return self._head + _encode(self._held) + usage + b"}\n\n" + DONE
+        if not self._face.include_usage:
+            return self._head + _encode(self._held) + b"}\n\n" + DONE
+        usage = count.usage("mistral", self._face.tier)
+        if cost is not None:
+            usage.update(cost)
+        return self._head + _encode(self._held) + b',"usage":' + _encode(usage) + b"}\n\n" + DONE
 
-    def fail(self, error: GalerneError) -> bytes:
+    def fail(self, error: GalerneError, usage: Fields | None = None) -> bytes:
         """The event that ends the stream badly, as a chunk whose finish reason is Mistral's own `error`."""
-        choice: dict[str, Any] = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
-        return error_event(error, "mistral", {**self._chunk, "choices": [choice]})
+        choice: Fields = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
+        more: Fields = {} if usage is None else {"usage": usage}
+        return error_event(error, "mistral", {**self._chunk, "choices": [choice], **more})
 
     def _choice(self, choice: StreamChoice) -> dict[str, Any]:
         delta: dict[str, Any] = {}
@@ -103,18 +108,16 @@ def _thinking(thought: str, text: str) -> list[dict[str, Any]]:
     return chunks
 
 
-def chat_answer(face: Face, choices: Sequence[AnswerChoice], count: TokenCount, *, context_reached: bool) -> bytes:
-    """The body of a chat or FIM answer that is not streamed."""
-    return _encode(
-        {
-            "id": face.answer_id,
-            "object": "chat.completion",
-            "created": face.created,
-            "model": face.model,
-            "choices": [_choice(choice, face, context_reached) for choice in choices],
-            "usage": count.usage("mistral", face.tier),
-        }
-    )
+def chat_answer(face: Face, choices: Sequence[AnswerChoice], count: TokenCount, *, context_reached: bool) -> Fields:
+    """The fields of a chat or FIM answer that is not streamed."""
+    return {
+        "id": face.answer_id,
+        "object": "chat.completion",
+        "created": face.created,
+        "model": face.model,
+        "choices": [_choice(choice, face, context_reached) for choice in choices],
+        "usage": count.usage("mistral", face.tier),
+    }
 
 
 def _choice(choice: AnswerChoice, face: Face, context_reached: bool) -> dict[str, Any]:

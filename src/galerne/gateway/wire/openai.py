@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from galerne.gateway.wire.answer import AnswerChoice, Face, TokenCount, nine_characters
+from galerne.gateway.wire.answer import AnswerChoice, Face, Fields, TokenCount, nine_characters
 from galerne.gateway.wire.chunks import Chunk, Delta, StreamChoice, ToolDelta
 from galerne.gateway.wire.errors import error_event
 from galerne.kernel import GalerneError, UpstreamFailed
@@ -70,16 +70,18 @@ class OpenAIStream:
             event, self._held = self._held + event, b""
         return event
 
-    def finish(self, count: TokenCount, *, context_reached: bool) -> bytes:
-        """What was held back, the usage chunk if asked for, and the end of the stream."""
-        usage = b""
-        if self._face.include_usage:
-            usage = self._head + b'[],"usage":' + _encode(count.usage("openai", self._face.tier)) + b"}\n\n"
-        return self._held + usage + DONE
+    def finish(self, count: TokenCount, *, context_reached: bool, cost: Fields | None = None) -> bytes:
+        """What was held back, the usage chunk if asked for, with `cost` in it, and the end of the stream."""
+        if not self._face.include_usage:
+            return self._held + DONE
+        usage = count.usage("openai", self._face.tier)
+        if cost is not None:
+            usage.update(cost)
+        return self._held + self._head + b'[],"usage":' + _encode(usage) + b"}\n\n" + DONE
 
-    def fail(self, error: GalerneError) -> bytes:
+    def fail(self, error: GalerneError, usage: Fields | None = None) -> bytes:
         """The event that ends the stream badly; what was held back is not sent, for it would say that all went well."""
-        return error_event(error, "openai")
+        return error_event(error, "openai", None if usage is None else {"usage": usage})
 
     def _choice(self, choice: StreamChoice) -> _ChatChoice:
         delta = choice.delta or Delta(content=choice.text)
@@ -113,15 +115,13 @@ def _finish_reason(reason: str | None) -> str | None:
     return "length" if reason == "model_length" else reason
 
 
-def chat_answer(face: Face, choices: Sequence[AnswerChoice], count: TokenCount) -> bytes:
-    """The body of a chat answer that is not streamed."""
-    return _encode(
-        {**_head(face, "chat.completion", count), "choices": [_chat_choice(choice, face) for choice in choices]}
-    )
+def chat_answer(face: Face, choices: Sequence[AnswerChoice], count: TokenCount) -> Fields:
+    """The fields of a chat answer that is not streamed."""
+    return {**_head(face, "chat.completion", count), "choices": [_chat_choice(choice, face) for choice in choices]}
 
 
-def completion_answer(face: Face, choices: Sequence[AnswerChoice], count: TokenCount) -> bytes:
-    """The body of a completion that is not streamed."""
+def completion_answer(face: Face, choices: Sequence[AnswerChoice], count: TokenCount) -> Fields:
+    """The fields of a completion that is not streamed."""
     found = [
         {
             "index": choice.index,
@@ -131,10 +131,10 @@ def completion_answer(face: Face, choices: Sequence[AnswerChoice], count: TokenC
         }
         for choice in choices
     ]
-    return _encode({**_head(face, "text_completion", count), "choices": found})
+    return {**_head(face, "text_completion", count), "choices": found}
 
 
-def _head(face: Face, kind: str, count: TokenCount) -> dict[str, Any]:
+def _head(face: Face, kind: str, count: TokenCount) -> Fields:
     return {
         "id": face.answer_id,
         "object": kind,

@@ -15,6 +15,7 @@ from galerne.kernel import BadRequest
 
 __all__ = [
     "BODIES",
+    "COST_HEADER",
     "Body",
     "Endpoint",
     "Parsed",
@@ -24,6 +25,7 @@ __all__ = [
     "invalid_field",
     "parse",
     "unknown_fields",
+    "wants_cost",
 ]
 
 Endpoint = Literal["chat.completions", "completions", "fim.completions", "embeddings"]
@@ -36,6 +38,9 @@ BODIES: dict[Endpoint, type[Body]] = {
     "fim.completions": FimBody,
     "embeddings": EmbeddingBody,
 }
+
+COST_HEADER = b"x-usage-cost"
+"""Asks, with `true`, for what `usage: {"include": true}` asks for: for clients that cannot add fields to a body."""
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(?P<name>[^`]+)`")
@@ -115,6 +120,21 @@ def check_strict(parsed: Parsed[Body], dialect: Dialect) -> None:
 def completion_cap(body: Sampled) -> int | None:
     """The cap of one answer by either name, the newer one first; None: none was given."""
     return body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+
+
+def wants_cost(header: bytes | None, body: Body) -> bool:
+    """Whether the answer's usage shall say what the request cost: by the body's word, else by that of `COST_HEADER`.
+
+    Raises `BadRequest` for a header that says neither `true` nor `false`.
+    """
+    if body.usage is not None:
+        return body.usage.include
+    if header is None:
+        return False
+    said = header.strip().lower()
+    if said not in (b"true", b"false"):
+        raise BadRequest(f"{COST_HEADER.decode()}: must be true or false.", param=COST_HEADER.decode())
+    return said == b"true"
 
 
 @cache

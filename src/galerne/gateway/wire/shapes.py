@@ -23,6 +23,7 @@ __all__ = [
     "StreamOptions",
     "Tool",
     "ToolCall",
+    "UsageOptions",
 ]
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -113,6 +114,12 @@ class StreamOptions(Struct):
     include_usage: bool | None = None
 
 
+class UsageOptions(Struct):
+    """What an answer's `usage` carries besides counts: with `include`, what the request cost (OpenRouter's field)."""
+
+    include: bool = False
+
+
 class Sampled(Struct, kw_only=True):
     """What every request that generates text may carry."""
 
@@ -137,6 +144,7 @@ class Sampled(Struct, kw_only=True):
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     prompt_cache_key: str | None = None
+    usage: UsageOptions | None = None
 
 
 class ChatBody(Sampled, kw_only=True):
@@ -188,3 +196,4 @@ class EmbeddingBody(Struct, kw_only=True):
     encoding_format: Literal["float", "base64"] | None = None
     user: str | None = None
     metadata: dict[str, Any] | None = None
+    usage: UsageOptions | None = None

@@ -151,7 +151,8 @@ def serving(
 def _served(
     place: Place, cores: Collection[int], *arguments: str
 ) -> Iterator[tuple[subprocess.Popen[str], float, int]]:
-    command = [*_CLI, "serve", "--port", "0", "--data", str(place.data), *arguments]
+    # Duties are done by a process of its own, which would take its time from the one core that is measured.
+    command = [*_CLI, "serve", "--no-duties", "--port", "0", "--data", str(place.data), *arguments]
     with running(command, cores, environment=place.variables(), log=place.log, speaks=True) as (process, began_s):
         found = re.search(r"http://[\d.]+:(\d+)", first_line(process))
         if found is None:

@@ -5,6 +5,7 @@
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,26 @@ from typer.main import get_command
 
 from galerne.apps.api import documented_routes
 from galerne.apps.cli import app
+from galerne.apps.duty_figures import DutyFigures
 from galerne.gateway.cells import MOST_CELLS, OTHER
 from galerne.gateway.metrics import FAMILIES, GatewayMetrics
 from galerne.kernel import Settings
+from galerne.kernel.duties import DutyState
 
 REFERENCE = Path(__file__).parent / "reference"
+_SOME_DUTY = DutyState(
+    name="rating",
+    due_at=datetime.fromtimestamp(0, UTC),
+    holder=None,
+    lease_until=None,
+    begun_at=None,
+    ended_at=None,
+    succeeded_at=datetime.fromtimestamp(0, UTC),
+    done=0,
+    took_ms=0,
+    failures=0,
+    problem=None,
+)
 _MADE = "Made from the code by `make docs`; edit the code instead.\n"
 
 
@@ -66,6 +82,7 @@ def metrics_page() -> str:
     GatewayMetrics(registry)
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
+    registry.register(DutyFigures([_SOME_DUTY]))
     own = {family.name: family for family in FAMILIES}
     rows: list[str] = []
     for metric in registry.collect():

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, Dialect, text
 from sqlalchemy.exc import DBAPIError
 
 from galerne import billing, gateway, identity, journal, ledger, metering, migrations, models
-from galerne.kernel import Conflict, Database, Table, Unavailable, UtcTime
+from galerne.kernel import Conflict, Database, Table, Unavailable, UtcTime, duties
 
 VERSIONS = Path(migrations.__file__).parent / "versions"
-TABLES_COME_FROM = (billing, gateway.tables, identity, journal, ledger, metering, models)
+TABLES_COME_FROM = (billing, duties, gateway.tables, identity, journal, ledger, metering, models)
 
 
 def files(folder: Path) -> list[Path]:

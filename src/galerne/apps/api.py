@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from galerne import __version__, billing, identity, ledger, metering
+from galerne.apps.duty_figures import duty_figures
 from galerne.apps.refusals import install_refusals, refusal
 from galerne.apps.routes import journal as journal_routes
 from galerne.apps.routes import limits as limit_routes
@@ -196,7 +197,7 @@ def _health_routes(installation: Installation) -> APIRouter:
         """Figures for Prometheus; no tenant, key or text is named in them."""
         shared = installation.scrapes
         text = generate_latest(installation.registry) if shared is None else await shared.all()
-        return Response(text, media_type=CONTENT_TYPE_LATEST)
+        return Response(text + await duty_figures(installation.database), media_type=CONTENT_TYPE_LATEST)
 
     return router
 

@@ -19,6 +19,7 @@ from galerne.kernel import GalerneError
 COMMANDS = {
     "serve": "Serve everything in one place: API, engines, database.",
     "gateway": "Serve inference alone, beside a server.",
+    "worker": "Do what time brings about: rating, alerts, renewals.",
     "models": "List, show, add, remove and verify models.",
     "organisations": "Create, list, show and change organisations.",
     "workspaces": "Create, list and change workspaces.",

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -20,6 +20,7 @@ from galerne.apps.api import Installation, create_app, create_gateway_app
 from galerne.apps.listening import Listening, address_of, answer_until_told, bound, check_free
 from galerne.apps.scrapes import SharedScrapes
 from galerne.apps.wiring import EngineStates, InstallationReplicas, engine_specs
+from galerne.apps.worker_process import beside_duties
 from galerne.apps.workers import FIRST, NotedEngines, note_engines, worker_specs, workers_supervisor
 from galerne.engines import Supervisor
 from galerne.gateway import Gateway, HealthBook, Probes, replica_reader
@@ -35,18 +36,25 @@ _LONGEST_STOP_S = 75
 Echo = Callable[[str], None]
 
 
-async def serve_forever(
-    settings: Settings, where: Listening, echo: Echo, *, with_engines: bool = True, workers: int = 1
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedParts:
+    """What a server runs: embedded engines, a worker for duties, and how many processes answer on its port."""
+
+    engines: bool = True
+    duties: bool = True
+    workers: int = 1
+
+
+async def serve_forever(settings: Settings, where: Listening, echo: Echo, parts: ServedParts) -> None:
     """Serve until a signal says stop; `echo` gets the lines for the person who started it.
 
-    `workers` processes answer on the port, this one among them. Raises `Conflict` when the port or the data folder is
-    taken by another process.
+    Raises `Conflict` when the port or the data folder is taken by another process.
     """
+    workers = parts.workers
     _make_private(settings.data)
     if workers > 1:
         check_free(where)
-    embedded = embedded_models(settings.zone) if with_engines else ()
+    embedded = embedded_models(settings.zone) if parts.engines else ()
     with (
         _only_server_of(settings.data),
         bound(where, shared=workers > 1) as listening,
@@ -56,7 +64,10 @@ async def serve_forever(
         async with _opened(settings, embedded, run) as (installation, supervisor, new_admin_key):
             shown = new_admin_key if settings.admin_key is None else None
             there = replace(where, port=listening.getsockname()[1])
-            async with _beside_workers(installation, supervisor, (workers, run, there), stopping) as whole:
+            async with (
+                _beside_workers(installation, supervisor, (workers, run, there), stopping) as whole,
+                beside_duties(settings, installation.clock, run, wanted=parts.duties),
+            ):
                 announcement = asyncio.create_task(
                     _announce(whole, supervisor, address_of(where, listening), shown, echo)
                 )

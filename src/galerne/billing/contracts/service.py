@@ -1,7 +1,7 @@
 """Use cases of contracts: drafting, seeing what an amendment costs, signing, renewing. None of them commits."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -112,19 +112,37 @@ async def sign_contract(
 
 async def renew_due(session: AsyncSession, clock: Clock) -> int:
     """Renew the contracts whose term is over and that renew themselves; how many there were. Safe at any time."""
+    names = list(await session.scalars(select(ContractRow.id).order_by(ContractRow.id).with_for_update()))
+    return sum([await renew_contract(session, name, clock) for name in names])
+
+
+async def contracts_to_renew(session: AsyncSession, clock: Clock) -> list[str]:
+    """The ids of the contracts whose term is over by now and that renew themselves, for `renew_contract`."""
+    due: list[str] = []
+    for name, organisation_id in await session.execute(select(ContractRow.id, ContractRow.organisation_id)):
+        actor = replace(SYSTEM, organisation_id=organisation_id)
+        if _to_renew(_signed(await contract_versions(session, actor, name)), clock.now()):
+            due.append(name)
+    return sorted(due)
+
+
+async def renew_contract(session: AsyncSession, contract_id: str, clock: Clock) -> int:
+    """Renew a contract for as long as its term is over and it renews itself; how often. Safe at any time."""
+    row = await session.get_one(ContractRow, contract_id, with_for_update=True)
+    actor = replace(SYSTEM, organisation_id=row.organisation_id)
     now, done = clock.now(), 0
-    for row in list(await session.scalars(select(ContractRow).order_by(ContractRow.id).with_for_update())):
-        actor = replace(SYSTEM, organisation_id=row.organisation_id)
-        signed = _signed(await contract_versions(session, actor, row.id))
-        while signed and signed[-1].terms.renewal is not None and signed[-1].terms.end <= now:
-            last = signed[-1].terms
-            found = await contract_versions(session, actor, row.id)
-            proposed = Version(last.end, renewed(last))
-            draft = await _draft(session, actor, row, found[-1].version + 1, proposed, now)
-            await _sign(session, actor, draft, "renewal", now)
-            signed.append(proposed)
-            done += 1
+    found = await contract_versions(session, actor, contract_id)
+    while _to_renew(_signed(found), now):
+        last = _signed(found)[-1].terms
+        draft = await _draft(session, actor, row, found[-1].version + 1, Version(last.end, renewed(last)), now)
+        await _sign(session, actor, draft, "renewal", now)
+        found = await contract_versions(session, actor, contract_id)
+        done += 1
     return done
+
+
+def _to_renew(signed: Sequence[Version], now: datetime) -> bool:
+    return bool(signed) and signed[-1].terms.renewal is not None and signed[-1].terms.end <= now
 
 
 async def charges_of_contract(

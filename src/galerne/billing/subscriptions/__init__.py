@@ -7,7 +7,9 @@ from galerne.billing.subscriptions.routes import router as subscriptions_router
 from galerne.billing.subscriptions.schemas import PlanIn, charge_fields, plan_version_fields, subscription_fields
 from galerne.billing.subscriptions.service import (
     advance_due,
+    advance_subscription,
     ask,
+    due_subscriptions,
     find_subscription,
     list_subscriptions,
     organisation_charges,
@@ -32,8 +34,10 @@ __all__ = [
     "UsageWindow",
     "WhenUnpaid",
     "advance_due",
+    "advance_subscription",
     "ask",
     "charge_fields",
+    "due_subscriptions",
     "find_subscription",
     "list_plan_versions",
     "list_subscriptions",

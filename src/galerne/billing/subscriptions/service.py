@@ -122,6 +122,17 @@ async def advance_due(session: AsyncSession, ids: Ids, clock: Clock, limit: int 
     return len(rows)
 
 
+async def due_subscriptions(session: AsyncSession, clock: Clock) -> list[str]:
+    """The ids of the subscriptions to which something is to happen by itself by now, for `advance_subscription`."""
+    query = select(SubscriptionRow.id).where(SubscriptionRow.next_due_at <= clock.now())
+    return list(await session.scalars(query.order_by(SubscriptionRow.id)))
+
+
+async def advance_subscription(session: AsyncSession, subscription_id: str, ids: Ids, clock: Clock) -> Subscription:
+    """Let what is due by itself happen to one subscription; as it stands then. Safe at any time, as `advance_due`."""
+    return await _happen(session, await _row(session, subscription_id), None, ids, clock)
+
+
 async def find_subscription(session: AsyncSession, organisation_id: str) -> Subscription:
     """The organisation's subscription as it was recorded last, the one that ended last if none is open."""
     row = await _open_row(session, organisation_id, lock=False)

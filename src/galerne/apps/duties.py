@@ -1,0 +1,166 @@
+"""What time has to bring about by itself: rating, alerts, renewals, burning and expiry of credit.
+
+Each is done in small transactions, may be killed between any two and begun again, and does no harm if two processes do
+it at once. What goes wrong with one customer stops no other.
+"""
+
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from galerne.billing import (
+    advance_subscription,
+    contracts_to_renew,
+    due_subscriptions,
+    give_alerts,
+    organisations_with_budgets,
+    rate_batch,
+    renew_contract,
+    rerate_unmatched,
+)
+from galerne.kernel import Clock, Database, GalerneError, Ids
+from galerne.ledger import burn_lots, sweep_all
+
+_SMALL = 500
+"""Requests rated in one transaction on SQLite, where whoever serves requests waits for it."""
+_LARGE = 20_000
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DutyParts:
+    """What duties work with; `rest` waits so many seconds, between transactions."""
+
+    database: Database
+    clock: Clock
+    ids: Ids
+    rest: Callable[[float], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class DutyReport:
+    """What a run came to: how many things were done, and with whom what went wrong."""
+
+    done: int = 0
+    refused: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def problem(self) -> str | None:
+        """What went wrong in one line; None where nothing did."""
+        if not self.refused:
+            return None
+        named = [f"{name}: {why}" for name, why in list(self.refused.items())[:_MOST_NAMED]]
+        rest = len(self.refused) - len(named)
+        return "; ".join(named) + (f"; and {rest} more" if rest else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """Something to do every so many seconds; `longest_s` is when a run is given up, to be begun again later."""
+
+    name: str
+    every_s: float
+    about: str
+    work: Callable[[DutyParts], Awaitable[DutyReport]]
+    longest_s: float = 900.0
+
+
+async def _rate(parts: DutyParts) -> DutyReport:
+    report, more = DutyReport(), True
+    limit = _SMALL if parts.database.is_sqlite else _LARGE
+    while more:
+        begun_s = time.monotonic()
+        async with parts.database.transaction() as session:
+            batch = await rate_batch(session, parts.clock, limit=limit)
+        report.done, more = report.done + batch.rated + batch.unmatched, batch.more
+        if more and parts.database.is_sqlite:
+            # SQLite has one writer and no queue for it: others get as long as this took.
+            await parts.rest(time.monotonic() - begun_s)
+    return report
+
+
+async def _price_queue(parts: DutyParts) -> DutyReport:
+    report, after, more = DutyReport(), "", True
+    while more:
+        async with parts.database.transaction() as session:
+            count, after = await rerate_unmatched(session, parts.clock, after=after)
+        report.done, more = report.done + count, bool(after)
+    return report
+
+
+async def _burn(parts: DutyParts) -> DutyReport:
+    return DutyReport(await burn_lots(parts.database))
+
+
+async def _expire(parts: DutyParts) -> DutyReport:
+    return DutyReport(len(await sweep_all(parts.database, parts.clock)))
+
+
+async def _advance(parts: DutyParts) -> DutyReport:
+    async with parts.database.reading() as session:
+        due = await due_subscriptions(session, parts.clock)
+
+    async def one(name: str) -> int:
+        async with parts.database.transaction() as session:
+            await advance_subscription(session, name, parts.ids, parts.clock)
+        return 1
+
+    return await _each("subscription", due, one)
+
+
+async def _renew(parts: DutyParts) -> DutyReport:
+    async with parts.database.reading() as session:
+        due = await contracts_to_renew(session, parts.clock)
+
+    async def one(name: str) -> int:
+        async with parts.database.transaction() as session:
+            return await renew_contract(session, name, parts.clock)
+
+    return await _each("contract", due, one)
+
+
+async def _alert(parts: DutyParts) -> DutyReport:
+    async with parts.database.reading() as session:
+        whose = await organisations_with_budgets(session)
+
+    async def one(name: str) -> int:
+        async with parts.database.transaction() as session:
+            return len(await give_alerts(session, name, parts.clock))
+
+    return await _each("organisation", whose, one)
+
+
+async def _each(kind: str, names: Iterable[str], one: Callable[[str], Awaitable[int]]) -> DutyReport:
+    report = DutyReport()
+    for name in names:
+        try:
+            report.done += await one(name)
+        except (GalerneError, SQLAlchemyError) as problem:
+            said = problem.message if isinstance(problem, GalerneError) else type(problem).__name__
+            report.refused[f"{kind} {name}"] = said
+        except Exception as defect:  # noqa: BLE001 - a defect met with one customer must not stop the others' month
+            report.refused[f"{kind} {name}"] = defect_text(defect)
+    return report
+
+
+def defect_text(defect: BaseException) -> str:
+    """What is wrong with our own code, and where, without any value that it held."""
+    frames = traceback.extract_tb(defect.__traceback__)
+    where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"a defect, {type(defect).__name__}{where}"
+
+
+DUTIES = (
+    Duty("rating", 15, "Rate new usage.", _rate, longest_s=3600),
+    Duty("unpriced", 300, "Rate what had no price and has one by now.", _price_queue),
+    Duty("credit-use", 15, "Burn what was spent onto lots of credit.", _burn),
+    Duty("credit-expiry", 60, "Begin and end lots of credit.", _expire),
+    Duty("subscriptions", 60, "Renew subscriptions, end trials, go on with dunning.", _advance),
+    Duty("contracts", 600, "Renew contracts whose term is over.", _renew),
+    Duty("budgets", 60, "Give the alerts of budgets.", _alert),
+)
+"""All of them."""

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 from bench.load import Target
 from bench.processes import Subject, first_line, running, until_answered
 from bench.upstream import SHORT
+from galerne.billing import NOTICE
 
 _CLI = (sys.executable, "-m", "galerne.apps.cli")
 _ADMIN_KEY = "benchmark-admin-key"
@@ -133,6 +135,8 @@ def set_up(place: Place, upstream: Target | None = None, models: Collection[str]
         secret = str(control.post("/v1/admin/api-keys", key)["key"])
     (payer,) = json.loads(place.cli("organisations", "list", "--json"))
     place.cli("credits", "grant", payer["id"], str(_PLENTY), "--currency", "EUR", "--reason", "to measure")
+    if models:
+        time.sleep(NOTICE.total_seconds())  # only then their prices count
     return secret
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from bench.report import Report
 from galerne.billing import (
+    NOTICE,
     Customer,
     Match,
     NewRate,
@@ -133,7 +134,7 @@ async def _stored() -> float:
         rates = tuple(NewRate(match=Match(token_class=name), currency="EUR", nano=10**8) for name in names)
         async with database.transaction() as session:
             await change_prices(session, SYSTEM, PriceChange(rates=rates), Ids(), clock)
-        now = clock.now() + timedelta(seconds=1)
+        now = clock.now() + NOTICE + timedelta(seconds=1)
         for start in range(0, STORED, 5000):
             async with database.transaction() as session:
                 await record(session, [_recorded(now, number) for number in range(start, start + 5000)])

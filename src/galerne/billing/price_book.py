@@ -172,6 +172,11 @@ class PriceBook:
         """How many changes began by `at`: at two times with the same number every price is the same."""
         return bisect_right(self.changes, at)
 
+    def next_change(self, at: datetime) -> datetime | None:
+        """When the first thing after `at` begins."""
+        following = self.segment(at)
+        return self.changes[following] if following < len(self.changes) else None
+
     def zones(self) -> frozenset[str]:
         """Zones that a rate or modifier names; all others cost the same."""
         named = {rate.match.zone for rate in self.rates} | {

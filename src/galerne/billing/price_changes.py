@@ -4,8 +4,10 @@ What is written is never changed. What cannot be is refused whole, naming what i
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Literal, get_args
 
 from sqlalchemy import func, select, text
@@ -13,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.price_book import DEFAULT_LIST, TOKEN_CLASSES, UNITS, Match, Modifier, ModifierKind, Rate
 from galerne.billing.price_reading import stored_match
-from galerne.billing.prices import check_currency, check_price
+from galerne.billing.prices import begin_of, check_currency, check_price
 from galerne.billing.pricing import ServiceTier
 from galerne.billing.tables import (
     ModifierRow,
@@ -77,7 +79,10 @@ class WrittenPrices:
 async def change_prices(
     session: AsyncSession, actor: Actor, change: PriceChange, ids: Ids, clock: Clock
 ) -> WrittenPrices:
-    """Write a version of the price book, journalled; raises `BadRequest` for what cannot be, `NotFound` for a list."""
+    """Write a version of the price book, journalled; raises `BadRequest` for what cannot be, `NotFound` for a list.
+
+    Nothing begins before `NOTICE` is over, but for what a re-rating writes.
+    """
     now = clock.now()
     check_change(change, now)
     if await session.get(PriceListRow, change.list_id) is None:
@@ -95,6 +100,7 @@ async def change_prices(
 
 def worked_out(change: PriceChange, number: int, ids: Ids, now: datetime) -> WrittenPrices:
     """What a change adds to the price book as version `number`."""
+    begin = _beginning(change, now)
     rates = tuple(
         Rate(
             id=ids.new(),
@@ -102,7 +108,7 @@ def worked_out(change: PriceChange, number: int, ids: Ids, now: datetime) -> Wri
             version=number,
             currency=new.currency,
             match=new.match,
-            effective_from=new.effective_from or now,
+            effective_from=begin(new.effective_from),
             nano=new.nano,
             per=UNITS[new.match.token_class],
             volume=new.volume,
@@ -114,7 +120,7 @@ def worked_out(change: PriceChange, number: int, ids: Ids, now: datetime) -> Wri
         Modifier(
             list_id=change.list_id,
             version=number,
-            effective_from=new.effective_from or now,
+            effective_from=begin(new.effective_from),
             kind=new.kind,
             value=new.value,
             ppm=new.ppm,
@@ -136,10 +142,11 @@ def check_change(change: PriceChange, now: datetime) -> None:
     begins = [new.effective_from for new in (*change.rates, *change.modifiers) if new.effective_from is not None]
     if not change.retroactive and any(begin < now for begin in begins):
         raise BadRequest(
-            "A price cannot begin in the past: what was used has been priced. Leave it out for now, or re-rate.",
+            "A price cannot begin in the past: what was used has been priced. Leave it out for soon, or re-rate.",
             param="effective_from",
         )
-    same = Counter((new.match, new.currency, new.effective_from or now) for new in change.rates)
+    begin = _beginning(change, now)
+    same = Counter((new.match, new.currency, begin(new.effective_from)) for new in change.rates)
     if max(same.values(), default=0) > 1:
         raise BadRequest("Two rates for the same thing from the same time on: nobody could say which.", param="rates")
     if max(Counter((new.kind, new.value) for new in change.modifiers).values(), default=0) > 1:
@@ -172,15 +179,16 @@ async def assign_price_list(
     clock: Clock,
     effective_from: datetime | None = None,
 ) -> None:
-    """Give a plan or an organisation a price list from a time on (None: now), journalled; `list_id` None ends it.
+    """Give a plan or an organisation a price list from a time on, journalled; `list_id` None ends it.
 
-    `whom` is scope and id. Raises `NotFound` for a list or plan that is not, `BadRequest` for a time in the past.
+    It begins no sooner than a price does. `whom` is scope and id. Raises `NotFound` for a list or plan that is not,
+    `BadRequest` for a time in the past.
     """
     now = clock.now()
     scope, subject = whom
-    begin = effective_from or now
-    if begin < now:
+    if effective_from is not None and effective_from < now:
         raise BadRequest("A price list cannot begin in the past.", param="effective_from")
+    begin = begin_of(effective_from, now)
     if list_id is not None and await session.get(PriceListRow, list_id) is None:
         raise _no_list(list_id)
     if scope == "plan" and await session.get(PlanRow, subject) is None:
@@ -192,6 +200,12 @@ async def assign_price_list(
     await session.flush()
     detail: dict[str, str | int | bool | None] = {"list": list_id, "effective_from": begin.isoformat()}
     await append(session, [_entry(actor, "price_lists.assign", f"{scope}:{subject}", now, detail)])
+
+
+def _beginning(change: PriceChange, now: datetime) -> Callable[[datetime | None], datetime]:
+    if change.retroactive:
+        return lambda asked: asked or now
+    return partial(begin_of, now=now)
 
 
 def _check_rate(new: NewRate) -> None:

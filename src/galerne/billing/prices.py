@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from galerne.billing.pricing import HIGHEST_NANO_PER_MILLION
 from galerne.kernel import BadRequest
@@ -12,9 +12,19 @@ _CURRENCY = re.compile(r"[A-Z]{3}")
 _PLAIN = re.compile(r"(?P<sign>-?)(?P<whole>[0-9]{1,30})(?:\.(?P<part>[0-9]{1,30}))?", re.ASCII)
 
 
+NOTICE = timedelta(seconds=10)
+"""How long before it begins a price is written, at least, so that all who keep prices know it when it begins.
+
+Gateways read theirs again after 5 s; the rest is for the commit, and for clocks that differ.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRates:
-    """What a model's tokens shall cost, nano-units of `currency` for 1,000,000 tokens, from a time on (None: now)."""
+    """What a model's tokens shall cost, nano-units of `currency` for 1,000,000 tokens, from a time on.
+
+    Without one, or with one nearer than `NOTICE`, from then on.
+    """
 
     currency: str
     input_nano_per_million: int
@@ -44,6 +54,12 @@ def decimal_of(nano_per_million: int) -> str:
     return f"{whole}.{part:0{_NANO_DIGITS}d}".rstrip("0").rstrip(".")
 
 
+def begin_of(asked: datetime | None, now: datetime) -> datetime:
+    """When a price that is written at `now` begins: as asked, but not before everybody knows it (`NOTICE`)."""
+    earliest = now + NOTICE
+    return earliest if asked is None else max(asked, earliest)
+
+
 def check_new_rates(new: NewRates, now: datetime) -> None:
     """Raise `BadRequest` naming the field if `new` cannot become rates at `now`."""
     check_currency(new.currency)
@@ -51,7 +67,7 @@ def check_new_rates(new: NewRates, now: datetime) -> None:
         check_price(param, getattr(new, f"{param}_nano_per_million"))
     if new.effective_from is not None and new.effective_from < now:
         raise BadRequest(
-            "A price cannot begin in the past: what was used has been priced. Leave it out for now.",
+            "A price cannot begin in the past: what was used has been priced. Leave it out for soon.",
             param="effective_from",
         )
 

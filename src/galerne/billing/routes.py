@@ -51,7 +51,7 @@ async def quote_price(body: QuoteIn, actor: PriceReader, session: Reading, clock
 async def change_price_book(
     body: PriceChangeIn, actor: PriceAdmin, session: Transaction, ids: RequestIds, clock: RequestClock
 ) -> PriceVersionOut:
-    """Write rates and modifiers of one price list together, from now or times to come."""
+    """Write rates and modifiers of one price list together; they begin in ten seconds, or at times to come."""
     written = await change_prices(session, actor, body.change(), ids, clock)
     counts = {"rates": len(written.rates), "modifiers": len(written.modifiers)}
     return PriceVersionOut(object="price.version", version=written.number, **counts)
@@ -61,7 +61,7 @@ async def change_price_book(
 async def set_price(
     model: Text, body: PriceIn, actor: PriceAdmin, session: Transaction, ids: RequestIds, clock: RequestClock
 ) -> PriceOut:
-    """Set what 1,000,000 tokens of a model cost, from now or a time to come; what counted before stays on record."""
+    """Set what 1,000,000 tokens of a model cost, in ten seconds or at a time to come; what counted before stays."""
     return PriceOut.model_validate(
         price_fields(await service.set_rates(session, actor, model, body.new_rates(), ids, clock))
     )

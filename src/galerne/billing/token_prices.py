@@ -3,6 +3,7 @@
 The gateway holds and charges by these `Rates`, rating splits by them; both ask here, so they cannot disagree. Pure.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -119,6 +120,11 @@ class ModelPrices:
         bound = self._bounds[tier]
         return 0 if bound is None else most_nano(bound, prompt_tokens, output_tokens)
 
+    def unchanged_s(self, at: datetime) -> float:
+        """For how many seconds from `at` nothing in the book changes."""
+        begins = self._book.next_change(at)
+        return math.inf if begins is None else (begins - at).total_seconds()
+
     def _turn_to(self, at: datetime) -> None:
         # A request that began before the newest change is as rare as a change: forgetting is simple, and never wrong.
         if self._segment >= 0 and self._since <= at and (self._next_change is None or at < self._next_change):
@@ -126,7 +132,7 @@ class ModelPrices:
         changes = self._book.changes
         self._segment = self._book.segment(at)
         self._since = changes[self._segment - 1] if self._segment else at
-        self._next_change = changes[self._segment] if self._segment < len(changes) else None
+        self._next_change = self._book.next_change(at)
         self._rates.clear()
         self._bounds.clear()
 

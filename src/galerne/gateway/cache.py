@@ -70,6 +70,10 @@ class FreshCache(Generic[K, A, V]):
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self._hanging = False
 
+    def lasts_s(self, value: V) -> float:
+        """How long a value is right at most, in seconds from when it was read; a subclass may know."""
+        return self._staleness_s
+
     async def get(self, key: K, argument: A) -> V:
         """The value of `key`; raises what `load` raises."""
         now_s = self._clock.monotonic()
@@ -124,7 +128,8 @@ class FreshCache(Generic[K, A, V]):
             return self._kept(key, read_at_s, error)
         self._hanging = False
         self._refusals.pop(key, None)
-        entry: _Entry[V] = _Entry(value, read_at_s, read_at_s)
+        sooner_s = max(0.0, self._staleness_s - self.lasts_s(value))
+        entry: _Entry[V] = _Entry(value, read_at_s - sooner_s, read_at_s)
         _store(self._values, key, entry, self._capacity, read_at_s - self._trusted_s)
         return value
 

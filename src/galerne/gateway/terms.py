@@ -1,5 +1,6 @@
 """What a key's requests for a model are subject to: limits, price, account, plan; read together, kept for seconds."""
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,12 +19,14 @@ from galerne.ledger import AccountKind, accounts_of, house_account
 from galerne.metering import LimitSubject, PoolSpec, pool_specs, rules_for
 from galerne.models import Model
 
-__all__ = ["MOST_TERMS", "Terms", "TermsCache", "terms_reader"]
+__all__ = ["MOST_TERMS", "TERMS_STALENESS_S", "Terms", "TermsCache", "terms_reader"]
 
 MOST_TERMS = 10_000
 """How many pairs of key and model have their terms at hand: 1 kB each, with the two limits of a key."""
 
-_STALENESS_S = 5.0
+TERMS_STALENESS_S = 5.0
+"""For how long limits, prices and plans are trusted; a price is written at least `billing.NOTICE` before it begins."""
+
 T = TypeVar("T")
 _LEAST_PLAN = Plan(id="", weight=1, tier="standard", description="")
 
@@ -34,7 +37,8 @@ class Terms:
 
     `rates`, those of the standard tier, is None for a model without a price, `accounts` for an organisation without an
     account in the price's currency: then use is counted and nothing is charged. `prices` has those of every tier and
-    zone, now and as they change while these terms are kept.
+    zone, now and as they change while these terms are kept. They say for `lasts_s` what they said when they were read:
+    with a price that begins, an account may pay that did not.
     """
 
     pools: tuple[PoolSpec, ...]
@@ -42,6 +46,7 @@ class Terms:
     rates: Rates | None = None
     accounts: tuple[str, str] | None = None
     prices: ModelPrices | None = None
+    lasts_s: float = math.inf
 
     def most_nano(self, prompt_tokens: int, output_tokens: int, tier: Tier, at: datetime) -> int:
         """The most that a request within these bounds, begun at `at`, can cost wherever it is answered."""
@@ -73,12 +78,15 @@ def terms_reader(
             async with database.reading() as session:
                 rules = await rules_for(session, grant.key_id, actor.workspace_id, actor.organisation_id, grant.plan)
                 plan = await _plan(session, grant.plan)
-                rates, accounts, prices = await _price(session, grant, model, clock.now())
+                now = clock.now()
+                rates, accounts, prices = await _price(session, grant, model, now)
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             raise Unavailable(
                 "Limits and prices cannot be read at the moment.", code="database_unavailable", retry_after_s=1
             ) from error
-        return Terms(pool_specs(rules, subject, model.id, defaults), _shared(plan), _shared(rates), accounts, prices)
+        pools = pool_specs(rules, subject, model.id, defaults)
+        lasts_s = math.inf if prices is None else prices.unchanged_s(now)
+        return Terms(pools, _shared(plan), _shared(rates), accounts, prices, lasts_s)
 
     return read
 
@@ -126,6 +134,11 @@ async def _price(
     return rates, (accounts[rates.currency], house_account(AccountKind.REVENUE, rates.currency).id), prices
 
 
+class _Terms(FreshCache[tuple[str, str], tuple[KeyGrant, Model], Terms]):
+    def lasts_s(self, value: Terms) -> float:
+        return value.lasts_s
+
+
 class TermsCache:
     """Terms by key and model."""
 
@@ -137,8 +150,13 @@ class TermsCache:
         outage_s: float,
         capacity: int = MOST_TERMS,
     ) -> None:
-        self._terms: FreshCache[tuple[str, str], tuple[KeyGrant, Model], Terms] = FreshCache(
-            read, clock, staleness_s=_STALENESS_S, refusal_s=0.0, capacity=capacity, outage_s=outage_s
+        self._terms = _Terms(
+            read,
+            clock,
+            staleness_s=TERMS_STALENESS_S,
+            refusal_s=0.0,
+            capacity=capacity,
+            outage_s=outage_s,
         )
 
     async def of(self, grant: KeyGrant, model: Model) -> Terms:

@@ -46,12 +46,16 @@ def set_(
     output: Annotated[str, typer.Option(help="Price of 1,000,000 tokens of answers.")],
     currency: Annotated[str, typer.Option(help="Three letters, such as EUR.")],
     start: Annotated[
-        str | None, typer.Option("--from", help="From when: 30d, 12h, 15m, or an ISO time. Default: now.")
+        str | None,
+        typer.Option(
+            "--from",
+            help="From when: 30d, 12h, 15m, or an ISO time. Default: in 10 seconds, when all gateways know it.",
+        ),
     ] = None,
     data: DataFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set what a model's tokens cost, from now or a time to come. Prices have at most 9 digits after the point."""
+    """Set what a model's tokens cost, in ten seconds or later. Prices have at most 9 digits after the point."""
     clock = SystemClock()
     new = NewRates(
         currency=currency,

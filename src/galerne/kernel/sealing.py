@@ -7,12 +7,8 @@ has a copy of the database alone can open nothing.
 import os
 import secrets
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from galerne.kernel.errors import Unavailable
 from galerne.kernel.settings import Settings
@@ -27,26 +23,26 @@ class Sealer:
     """Seals and opens with AES-256-GCM under a key derived from `secret` by HKDF-SHA256 (RFC 5869)."""
 
     def __init__(self, secret: bytes) -> None:
-        self._cipher = AESGCM(HKDF(SHA256(), 32, salt=None, info=b"galerne sealing v1").derive(secret))
+        self._ciphers = import_module("galerne.kernel.ciphers")  # when something is sealed, and not before: 8 MB
+        self._key: bytes = self._ciphers.derived_key(secret, b"galerne sealing v1")
 
     def seal(self, plain: bytes, purpose: str) -> bytes:
         """`plain` encrypted; it opens only for the same `purpose`, such as the row and column that hold it."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        return _VERSION + nonce + self._cipher.encrypt(nonce, plain, purpose.encode())
+        return _VERSION + nonce + self._ciphers.encrypt(self._key, nonce, plain, purpose.encode())
 
     def open(self, sealed: bytes, purpose: str) -> bytes:
         """What was sealed for `purpose`; raises `Unavailable` when another key sealed it, or it was altered."""
         nonce, encrypted = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
-        try:
-            if sealed[:1] != _VERSION:
-                raise InvalidTag
-            return self._cipher.decrypt(nonce, encrypted, purpose.encode())
-        except (InvalidTag, ValueError):
+        known = sealed[:1] == _VERSION
+        plain = self._ciphers.decrypt(self._key, nonce, encrypted, purpose.encode()) if known else None
+        if plain is None:
             raise Unavailable(
                 f"The secret '{purpose}' was sealed with another key than this process has. Give every process the "
                 f"same GALERNE_SEALING_KEY, or the {_FILE} of the data folder that it was sealed in.",
                 code="sealed_with_another_key",
-            ) from None
+            )
+        return plain
 
 
 def open_sealer(settings: Settings) -> Sealer:

@@ -12,8 +12,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from typer.main import get_command
 
-from galerne.apps.api import documented_routes
 from galerne.apps.cli import app
+from galerne.apps.control_plane import documented_routes
 from galerne.apps.duty_figures import DutyFigures
 from galerne.gateway.cells import MOST_CELLS, OTHER
 from galerne.gateway.metrics import FAMILIES, GatewayMetrics

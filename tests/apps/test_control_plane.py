@@ -6,8 +6,9 @@ import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 
-from galerne.apps import api
-from galerne.apps.api import Installation, create_app
+from galerne.apps import control_plane, health
+from galerne.apps.api import create_app
+from galerne.apps.installation import OPEN_PATHS, Installation
 from galerne.apps.wiring import InstallationReplicas, is_inside
 from galerne.engines import Supervisor
 from galerne.gateway import Gateway
@@ -121,7 +122,7 @@ async def test_no_route_answers_without_a_key_but_those_that_say_nothing_of_tena
     for path, operations in document["paths"].items():
         for method in operations:
             status = (await client.request(method.upper(), path, headers=nobody)).status_code
-            assert (status == 401) == (path not in api.OPEN_PATHS), (method, path, status)
+            assert (status == 401) == (path not in OPEN_PATHS), (method, path, status)
 
 
 async def test_a_body_that_is_too_large_is_refused_unread(client: httpx2.AsyncClient) -> None:
@@ -132,7 +133,7 @@ async def test_a_body_that_is_too_large_is_refused_unread(client: httpx2.AsyncCl
 async def test_a_defect_tells_the_caller_nothing_and_the_log_where(
     client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.identity.routes.service, "list_keys", lambda *_, **__: {}["a SECRET value"])
+    monkeypatch.setattr(control_plane.identity_routes.service, "list_keys", lambda *_, **__: {}["a SECRET value"])
     with captured_logs() as logs:
         answer = await client.get("/v1/admin/api-keys")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
@@ -154,11 +155,11 @@ def test_any_other_address_is_outside(outside: str) -> None:
     assert not is_inside(f"http://{outside}/v1")
 
 
-def test_a_route_without_a_permission_stops_the_application_from_starting() -> None:
-    app = api.FastAPI()
+def test_a_route_without_a_permission_stops_the_control_plane_from_being_made() -> None:
+    app = control_plane.FastAPI()
     app.add_api_route("/v1/open-door", lambda: None)
     with pytest.raises(InvariantViolated, match="/v1/open-door declares no permission"):
-        api._check_permissions(app)
+        control_plane._check_permissions(app)
 
 
 async def test_it_is_not_ready_while_usage_cannot_be_written(
@@ -175,8 +176,8 @@ async def test_it_is_not_ready_while_usage_cannot_be_written(
 async def test_a_database_that_hangs_is_told_soon_and_found_again(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "_PATIENCE_S", 0.2)
-    assert await api._database_problem(database) is None
+    monkeypatch.setattr(health, "_PATIENCE_S", 0.2)
+    assert await health._database_problem(database) is None
     async with hanging(database):
-        assert await api._database_problem(database) == "does not answer"
-    assert await api._database_problem(database) is None
+        assert await health._database_problem(database) == "does not answer"
+    assert await health._database_problem(database) is None

@@ -15,13 +15,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from typer.testing import CliRunner
 
 from galerne.apps import duties as duties_module
-from galerne.apps import worker_process
+from galerne.apps import worker_child
 from galerne.apps.commands.worker import app as command
 from galerne.apps.duties import DUTIES, Duty, DutyParts, DutyReport
 from galerne.apps.duty_figures import DutyFigures, duty_figures
 from galerne.apps.worker import Worker
-from galerne.apps.worker_process import beside_duties
-from galerne.billing import NewBudget, Order, find_subscription, list_alerts, rating_counts, set_budget, subscribe
+from galerne.apps.worker_child import beside_duties
+from galerne.billing import rating_counts
+from galerne.billing.budgets import NewBudget, list_alerts, set_budget
+from galerne.billing.subscriptions import Order, find_subscription, subscribe
 from galerne.governance import SYSTEM
 from galerne.kernel import Conflict, Database, ManualClock, Settings, SystemClock
 from galerne.kernel.duties import DutyState, duty_states, keep_duty, take_duty
@@ -253,7 +255,7 @@ async def test_kill_9_of_a_worker_is_made_good_by_another(database: Database, da
 async def test_a_server_has_a_worker_beside_it_that_ends_with_it(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_process, "_AFTER_S", 0)
+    monkeypatch.setattr(worker_child, "_AFTER_S", 0)
     monkeypatch.setenv("GALERNE_DATABASE_URL", database_url)
     database = Database(database_url)
     async with beside_duties(Settings(), SystemClock(), tmp_path, wanted=True):

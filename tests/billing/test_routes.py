@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from galerne.apps.refusals import install_refusals
-from galerne.billing import router
+from galerne.billing.routes import router
 from galerne.governance import ROLE_PERMISSIONS, SYSTEM, Permission, Role
 from galerne.kernel import Database, ManualClock
 from galerne.models import ExternalModel, add_external

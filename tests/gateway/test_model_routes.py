@@ -1,16 +1,17 @@
 """The list of models over HTTP, as both official clients read it."""
 
 from collections.abc import AsyncGenerator
-from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request
-from fastapi.responses import Response
 from httpx2 import ASGITransport, AsyncClient
 from mistralai.client.models import BaseModelCard
 from openai.types import Model as OpenAIModel
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from galerne.gateway import error_body, router
+from galerne.gateway import error_body, model_routes
 from galerne.governance import Actor, Permission
 from galerne.governance.actors import ActorKind
 from galerne.kernel import Database, GalerneError
@@ -22,19 +23,15 @@ READER = Actor(ActorKind.API_KEY, "key", "org", None, frozenset({Permission.MODE
 @pytest.fixture
 async def client(sqlite: Database) -> AsyncGenerator[AsyncClient]:
     await prepared(sqlite, [model("brise-1", aliases=("brise",)), model("lab/model", kind="embedding")])
-    app = FastAPI()
-    app.state.database = sqlite
-    app.state.actor = READER
-    app.include_router(router)
 
-    @app.middleware("http")
-    async def caller(request: Request, following: Any) -> Response:
-        request.state.actor = app.state.actor
-        return await following(request)
-
-    @app.exception_handler(GalerneError)
-    async def refused(request: Request, error: GalerneError) -> Response:
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, GalerneError)
         return Response(error_body(error, "openai"), error.status)
+
+    routes = Starlette(routes=model_routes(sqlite), exception_handlers={GalerneError: refused})
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await routes({**scope, "state": {"actor": READER}}, receive, send)
 
     async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
         yield client

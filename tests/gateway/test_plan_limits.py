@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from galerne.billing import Ask, Fee, Offer, Order, Plan, UsageWindow, ask, publish_plan, subscribe
+from galerne.billing import Plan
+from galerne.billing.subscriptions import Ask, Fee, Offer, Order, UsageWindow, ask, publish_plan, subscribe
 from galerne.gateway import Replica
 from galerne.gateway import terms as gateway_terms
 from galerne.identity import find_installation_admin, resolve_key

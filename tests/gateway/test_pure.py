@@ -284,6 +284,8 @@ def test_the_documentation_names_every_field_that_is_read() -> None:
         "/v1/completions",
         "/v1/fim/completions",
         "/v1/embeddings",
+        "/v1/models",
+        "/v1/models/{name}",
     }
     chat = document["components"]["schemas"]["ChatBody"]
     assert set(chat["properties"]) == set(BODIES["chat.completions"].__struct_encode_fields__)

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 from fastapi import Request
 
-from galerne.governance import ROLE_PERMISSIONS, SYSTEM, Actor, ActorKind, Permission, Role, require, requires
+from galerne.governance import ROLE_PERMISSIONS, SYSTEM, Actor, ActorKind, Permission, Role, require
+from galerne.governance.access import requires
 from galerne.kernel import Forbidden
 
 

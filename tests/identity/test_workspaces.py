@@ -8,7 +8,8 @@ import pytest
 
 from galerne.apps.refusals import install_refusals
 from galerne.governance import ROLE_PERMISSIONS, Role
-from galerne.identity import NewWorkspace, create_workspace, router
+from galerne.identity import NewWorkspace, create_workspace
+from galerne.identity.routes import router
 from tests.identity.tenants import Tenants
 from tests.journal.serving import Server
 

@@ -8,11 +8,12 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Dialect, text
 from sqlalchemy.exc import DBAPIError
 
-from galerne import billing, gateway, identity, journal, ledger, metering, migrations, models
+from galerne import migrations
+from galerne.apps import control_plane
 from galerne.kernel import Conflict, Database, Table, Unavailable, UtcTime, duties
 
 VERSIONS = Path(migrations.__file__).parent / "versions"
-TABLES_COME_FROM = (billing, duties, gateway.tables, identity, journal, ledger, metering, models)
+TABLES_COME_FROM = (control_plane, duties)
 
 
 def files(folder: Path) -> list[Path]:

@@ -16,7 +16,8 @@ from galerne.governance import ROLE_PERMISSIONS, Actor, ActorKind, Permission, R
 from galerne.identity import NewOrganisation, bootstrap, create_organisation
 from galerne.journal import read_all
 from galerne.kernel import BadRequest, Conflict, Database, Ids, ManualClock, SystemClock
-from galerne.ledger import Grant, amount_of, amount_text, grant_credit, hold_script, router
+from galerne.ledger import Grant, amount_of, amount_text, grant_credit, hold_script
+from galerne.ledger.routes import router
 from tests.journal.serving import Server
 from tests.ledger.ledgers import NOON, PREPAID, REVENUE, problems, run, sums, wish
 

@@ -10,7 +10,7 @@ from openai import AsyncOpenAI
 
 from galerne.governance import Actor, ActorKind, Permission
 from galerne.kernel import Database, ManualClock
-from galerne.metering import router
+from galerne.metering.routes import router
 from tests.journal.serving import Server
 from tests.metering.events import NOON, event
 from tests.metering.test_service import fill

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from galerne import __version__
-from galerne.kernel import GalerneError
+from galerne.kernel import GalerneError, uncollected
 
 COMMANDS = {
     "serve": "Serve everything in one place: API, engines, database.",
@@ -51,7 +51,8 @@ class _LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"galerne.apps.commands.{cmd_name}")
+        with uncollected():
+            module = importlib.import_module(f"galerne.apps.commands.{cmd_name}")
         command = typer.main.get_command(cast(typer.Typer, module.app))
         command.name = cmd_name
         return command

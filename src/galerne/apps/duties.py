@@ -12,16 +12,10 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from galerne.billing import (
-    advance_subscription,
-    contracts_to_renew,
-    due_subscriptions,
-    give_alerts,
-    organisations_with_budgets,
-    rate_batch,
-    renew_contract,
-    rerate_unmatched,
-)
+from galerne.billing import rate_batch, rerate_unmatched
+from galerne.billing.budgets import give_alerts, organisations_with_budgets
+from galerne.billing.contracts import contracts_to_renew, renew_contract
+from galerne.billing.subscriptions import advance_subscription, due_subscriptions
 from galerne.kernel import Clock, Database, GalerneError, Ids
 from galerne.ledger import burn_lots, sweep_all
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from galerne.apps.api import Installation, create_app, create_gateway_app
+from galerne.apps.api import create_app, create_gateway_app
+from galerne.apps.installation import Installation
 from galerne.apps.listening import Listening, address_of, answer_until_told, bound, check_free
 from galerne.apps.scrapes import SharedScrapes
 from galerne.apps.wiring import EngineStates, InstallationReplicas, engine_specs
-from galerne.apps.worker_process import beside_duties
+from galerne.apps.worker_child import beside_duties
 from galerne.apps.workers import FIRST, NotedEngines, note_engines, worker_specs, workers_supervisor
 from galerne.engines import Supervisor
 from galerne.gateway import Gateway, HealthBook, Probes, replica_reader

@@ -9,16 +9,11 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from galerne import billing, governance, identity, journal, ledger, metering, models
 from galerne.engines import EngineSpec
 from galerne.engines import Replica as EngineState
 from galerne.gateway import HealthBook, Replica
 from galerne.kernel import Clock, GalerneError, Settings, SystemClock, read_secret
 from galerne.models import Address, EmbeddedModel, Model
-
-DOMAINS = (billing, governance, identity, journal, ledger, metering, models)
-"""Every domain with tables: importing them is what makes `Table.metadata` complete."""
-
 
 _ENGINE_URL = "http://engine/v1"  # the host is a formality: an engine listens on a unix socket
 

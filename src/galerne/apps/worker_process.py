@@ -1,40 +1,16 @@
-"""A worker as a process: alone, or as a child of `galerne serve`, which supervises it as it does its engines.
-
-It is a process of its own so that rating a backlog takes no time from whoever answers requests, needs no memory of
-theirs, and can crash without them.
-"""
+"""A worker as a process: alone, or as a child of `galerne serve`."""
 
 import asyncio
 import os
 import signal
-import sys
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 from galerne.apps.worker import Worker
-from galerne.apps.workers import workers_supervisor
-from galerne.kernel import Clock, Database, Settings, SystemClock
+from galerne.kernel import Database, Settings, SystemClock
 
-_NAME = "duties"
-_AFTER_S = 5.0  # a server's first answers come first
 _ALIVE = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class DutiesSpec:
-    """The worker that a server starts beside itself: where it tells that it lives, and the server's data folder."""
-
-    socket: Path
-    data: Path
-    name: str = _NAME
-
-    def command(self) -> list[str]:
-        """The command line of its process."""
-        words = [sys.executable, "-m", "galerne.apps.cli", "worker"]
-        return [*words, "--data", str(self.data), "--socket", str(self.socket)]
 
 
 async def serve_duties(settings: Settings, socket: Path | None = None) -> None:
@@ -64,28 +40,6 @@ async def serve_duties(settings: Settings, socket: Path | None = None) -> None:
         if told is not None:
             told.close()
         await database.close()
-
-
-@asynccontextmanager
-async def beside_duties(settings: Settings, clock: Clock, run: Path, *, wanted: bool) -> AsyncGenerator[None]:
-    """A worker runs meanwhile, if it is wanted: begun a little later, restarted if it dies, told to stop at the end."""
-    if not wanted:
-        yield
-        return
-    supervisor = workers_supervisor(clock)
-    begun = asyncio.create_task(_start_later(supervisor.start, DutiesSpec(run / f"{_NAME}.sock", settings.data)))
-    try:
-        yield
-    finally:
-        begun.cancel()
-        with suppress(asyncio.CancelledError):
-            await begun
-        await supervisor.stop()
-
-
-async def _start_later(start: Callable[[list[DutiesSpec]], Awaitable[None]], spec: DutiesSpec) -> None:
-    await asyncio.sleep(_AFTER_S)
-    await start([spec])
 
 
 async def _tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -7,7 +7,8 @@ from fastapi import APIRouter
 from galerne.billing.price_schemas import CorrectionIn, RatingOut, RerateIn, WaitingOut, rerating_fields
 from galerne.billing.rating_revisions import apply_rerating, correct_usage, preview_rerating
 from galerne.billing.rating_service import rating_counts, unmatched_usage
-from galerne.governance import Actor, Permission, requires
+from galerne.governance import Actor, Permission
+from galerne.governance.access import requires
 from galerne.kernel.web import Reading, RequestClock, RequestIds, Transaction
 
 rating_router = APIRouter(prefix="/v1/admin/rating", tags=["Prices"])

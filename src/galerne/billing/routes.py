@@ -8,7 +8,8 @@ from galerne.billing import service
 from galerne.billing.price_changes import change_prices
 from galerne.billing.price_schemas import PriceChangeIn, PriceVersionOut, QuoteIn, QuoteOut, quote_fields
 from galerne.billing.schemas import PriceIn, PriceList, PriceOut, price_fields
-from galerne.governance import Actor, Permission, requires
+from galerne.governance import Actor, Permission
+from galerne.governance.access import requires
 from galerne.kernel import NotFound
 from galerne.kernel.web import Reading, RequestClock, RequestIds, Text, Transaction, UtcMoment
 from galerne.models import find_model

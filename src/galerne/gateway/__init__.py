@@ -7,15 +7,16 @@ from galerne.gateway.cards import model_card
 from galerne.gateway.dialect import Dialect, choose_dialect, split_mount
 from galerne.gateway.health import HealthBook
 from galerne.gateway.keys import KeyCache, key_reader, presented_key
-from galerne.gateway.openapi import openapi_schema
+from galerne.gateway.openapi import PERMISSION, openapi_schema
 from galerne.gateway.probes import Probes, replica_reader
-from galerne.gateway.routes import router
+from galerne.gateway.routes import model_routes
 from galerne.gateway.routing import Replica, Replicas
 from galerne.gateway.wire.errors import error_body, error_headers, error_status
 
 __all__ = [
     "GONE",
     "INFERENCE_PATHS",
+    "PERMISSION",
     "STALL_S",
     "Caller",
     "Dialect",
@@ -34,10 +35,10 @@ __all__ = [
     "error_status",
     "key_reader",
     "model_card",
+    "model_routes",
     "openapi_schema",
     "presented_key",
     "replica_reader",
-    "router",
     "split_mount",
     "tables",
 ]

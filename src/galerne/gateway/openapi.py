@@ -1,12 +1,16 @@
-"""The inference routes as OpenAPI 3.1, made from the same structs that decode them."""
+"""The data plane's routes as OpenAPI 3.1: inference, made from the structs that decode it, and the list of models."""
 
 from typing import Any
 
 import msgspec
 
 from galerne.gateway.wire.requests import BODIES, COST_HEADER, Endpoint
+from galerne.governance import Permission
 
-__all__ = ["openapi_schema"]
+__all__ = ["PERMISSION", "openapi_schema"]
+
+PERMISSION = "x-permission"
+"""The extension that names what a key must be permitted."""
 
 _REFERENCE = "#/components/schemas/{name}"
 _SUMMARIES: dict[Endpoint, tuple[str, str, str]] = {
@@ -25,6 +29,10 @@ _COST: dict[str, Any] = {
     "description": 'The answer says in `usage` what the request cost, as with `usage: {"include": true}`.',
     "schema": {"type": "string", "enum": ["true", "false"]},
 }
+_MODELS = {
+    "/v1/models": ("List models", "List the models that can be asked for. The cards hold what both clients read."),
+    "/v1/models/{name}": ("Read a model", "Read one model's card, by id or alias."),
+}
 _ERRORS = {
     "400": "The request cannot be understood; `param` names the field.",
     "401": "No valid API key.",
@@ -38,13 +46,14 @@ _ERRORS = {
 
 
 def openapi_schema() -> dict[str, Any]:
-    """`paths` and `components` of the inference routes, to be merged into the control plane's document."""
+    """`paths` and `components` of these routes, to be merged into the control plane's document."""
     shapes = list(BODIES.values())
     references, schemas = msgspec.json.schema_components(shapes, ref_template=_REFERENCE)
     paths = {
         _SUMMARIES[endpoint][0]: {"post": _operation(endpoint, reference)}
         for endpoint, reference in zip(BODIES, references, strict=True)
     }
+    paths |= {path: {"get": _model_operation(path, *said)} for path, said in _MODELS.items()}
     return {"paths": paths, "components": {"schemas": {**schemas, "InferenceError": _error_schema()}}}
 
 
@@ -56,6 +65,7 @@ def _operation(endpoint: Endpoint, reference: dict[str, Any]) -> dict[str, Any]:
     error = {"application/json": {"schema": {"$ref": _REFERENCE.format(name="InferenceError")}}}
     return {
         "tags": ["Inference"],
+        PERMISSION: Permission.INFERENCE_RUN,
         "operationId": endpoint.replace(".", "_"),
         "summary": title,
         "description": summary,
@@ -65,6 +75,20 @@ def _operation(endpoint: Endpoint, reference: dict[str, Any]) -> dict[str, Any]:
             "200": {"description": "The answer, in the caller's dialect.", "content": content},
             **{status: {"description": text, "content": error} for status, text in _ERRORS.items()},
         },
+    }
+
+
+def _model_operation(path: str, title: str, description: str) -> dict[str, Any]:
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    content = {"application/json": {"schema": {"type": "object"}}}
+    return {
+        "tags": ["Models"],
+        PERMISSION: Permission.MODELS_READ,
+        "operationId": "read_model" if "{" in path else "list_models",
+        "summary": title,
+        "description": description,
+        "parameters": [name] if "{" in path else [],
+        "responses": {"200": {"description": "What both dialects' clients read.", "content": content}},
     }
 
 

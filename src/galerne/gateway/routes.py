@@ -1,31 +1,50 @@
-"""HTTP for the list of models, in both dialects and at both mounts; control plane, for it is not called per token."""
+"""HTTP for the list of models, in both dialects and at both mounts: clients ask for it before their first request.
 
-from typing import Annotated, Any
+Without the control plane's framework, so that a process that serves inference alone never loads that.
+"""
 
-from fastapi import APIRouter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from galerne.gateway.cards import model_card
-from galerne.governance import Actor, Permission, requires
-from galerne.kernel.web import Reading, Text
+from galerne.governance import Permission, require
+from galerne.kernel import BadRequest, Database
 from galerne.models import find_model, list_models
 
-router = APIRouter(tags=["Models"])
+__all__ = ["model_routes"]
 
-ModelReader = Annotated[Actor, requires(Permission.MODELS_READ)]
-
-
-@router.get("/openai/v1/models", include_in_schema=False)
-@router.get("/mistral/v1/models", include_in_schema=False)
-@router.get("/v1/models")
-async def list_model_cards(actor: ModelReader, session: Reading) -> dict[str, Any]:
-    """List the models that can be asked for. The cards hold what both OpenAI's and Mistral's clients read."""
-    return {"object": "list", "data": [model_card(model) for model in await list_models(session)]}
+_PATHS = ("/openai/v1/models", "/mistral/v1/models", "/v1/models")
 
 
-# A name may hold slashes, as in "organisation/model": hence the path converter.
-@router.get("/openai/v1/models/{name:path}", include_in_schema=False)
-@router.get("/mistral/v1/models/{name:path}", include_in_schema=False)
-@router.get("/v1/models/{name:path}")
-async def read_model_card(name: Text, actor: ModelReader, session: Reading) -> dict[str, Any]:
-    """Read one model's card, by id or alias."""
-    return model_card(await find_model(session, name), name)
+def model_routes(database: Database) -> list[Route]:
+    """The routes; whoever puts them in an application puts the caller's `Actor` into `request.state.actor`."""
+
+    async def all_cards(request: Request) -> Response:
+        require(request.state.actor, Permission.MODELS_READ)
+        async with database.reading() as session:
+            models = await list_models(session)
+        return _json({"object": "list", "data": [model_card(model) for model in models]})
+
+    async def one_card(request: Request) -> Response:
+        require(request.state.actor, Permission.MODELS_READ)
+        name: str = request.path_params["name"]
+        if "\x00" in name:
+            raise BadRequest("name: must not contain U+0000", code="invalid_value", param="name")
+        async with database.reading() as session:
+            return _json(model_card(await find_model(session, name), name))
+
+    # A name may hold slashes, as in "organisation/model": hence the path converter.
+    return [*_routes("", all_cards), *_routes("/{name:path}", one_card)]
+
+
+def _routes(rest: str, answer: Callable[[Request], Awaitable[Response]]) -> list[Route]:
+    return [Route(path + rest, answer, methods=["GET"]) for path in _PATHS]
+
+
+def _json(body: dict[str, Any]) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json")

@@ -1,6 +1,5 @@
 """Who acts, what they may do and where, as values that every other domain checks and none interprets for itself."""
 
-from galerne.governance.access import RequiredPermission, requires
 from galerne.governance.actors import ROLE_PERMISSIONS, SYSTEM, Actor, ActorKind, Permission, Role, require
 from galerne.governance.zones import Zones, check_within, checked_zones, common_zones
 
@@ -10,12 +9,10 @@ __all__ = [
     "Actor",
     "ActorKind",
     "Permission",
-    "RequiredPermission",
     "Role",
     "Zones",
     "check_within",
     "checked_zones",
     "common_zones",
     "require",
-    "requires",
 ]

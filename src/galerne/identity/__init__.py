@@ -9,8 +9,6 @@ from galerne.identity.organisations import (
     plan_changes,
     plans_by_organisation,
 )
-from galerne.identity.routes import router
-from galerne.identity.schemas import key_fields, organisation_fields, workspace_fields
 from galerne.identity.service import (
     bootstrap,
     create_key,
@@ -56,16 +54,12 @@ __all__ = [
     "find_key",
     "find_organisation",
     "find_workspace",
-    "key_fields",
     "list_keys",
     "list_organisations",
     "list_workspaces",
     "operator_in",
-    "organisation_fields",
     "plan_changes",
     "plans_by_organisation",
     "resolve_key",
     "revoke_key",
-    "router",
-    "workspace_fields",
 ]

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from galerne.governance import Actor, Permission, requires
+from galerne.governance import Actor, Permission
+from galerne.governance.access import requires
 from galerne.identity import service
 from galerne.identity.organisations import change_organisation, find_organisation
 from galerne.identity.schemas import (

@@ -18,6 +18,7 @@ from galerne.kernel.errors import (
     invariant,
 )
 from galerne.kernel.ids import Ids, token
+from galerne.kernel.loading import uncollected
 from galerne.kernel.logs import LineLog, configure_logs, get_logger, log_context
 from galerne.kernel.script import Increase, Insert, Query, Rows, Script, run_in_session
 from galerne.kernel.settings import Settings, read_secret
@@ -63,5 +64,6 @@ __all__ = [
     "read_secret",
     "run_in_session",
     "token",
+    "uncollected",
     "utc_text",
 ]

@@ -1,6 +1,6 @@
 """What OpenSSL does for us: Ed25519 signatures (RFC 8032), and AES-256-GCM under a key from HKDF-SHA256 (RFC 5869).
 
-The only module that imports `cryptography`, which takes 8 MB: those who need it load it when they do (ADR 23).
+The only module that imports `cryptography`, which takes 8 MB: those who need it load it when they do (ADR 24).
 """
 
 from cryptography.exceptions import InvalidSignature, InvalidTag

@@ -42,8 +42,6 @@ from galerne.ledger.lots import (
     burn_order,
     unwind,
 )
-from galerne.ledger.routes import router
-from galerne.ledger.schemas import balance_fields, lapse_fields, lot_fields
 from galerne.ledger.service import (
     accounts_of,
     all_accounts,
@@ -94,7 +92,6 @@ __all__ = [
     "amount_of",
     "amount_text",
     "balance",
-    "balance_fields",
     "behind_script",
     "burn_lots",
     "burn_order",
@@ -109,9 +106,7 @@ __all__ = [
     "hold",
     "hold_script",
     "house_account",
-    "lapse_fields",
     "lock_accounts_script",
-    "lot_fields",
     "lots_of",
     "open_account_script",
     "organisation_account",
@@ -120,7 +115,6 @@ __all__ = [
     "post_script",
     "release_script",
     "renew_script",
-    "router",
     "settle_script",
     "settled_by",
     "sweep_all",

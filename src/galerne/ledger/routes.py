@@ -6,7 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.governance import Actor, Permission, requires
+from galerne.governance import Actor, Permission
+from galerne.governance.access import requires
 from galerne.identity import find_organisation
 from galerne.kernel import Forbidden
 from galerne.kernel.web import Reading, RequestClock, Text, Transaction

@@ -15,7 +15,6 @@ from galerne.metering.limit_rules import (
     set_limit,
     set_operator_limit,
 )
-from galerne.metering.limit_schemas import LimitIn, LimitList, LimitOut, LimitUseOut, limit_fields, limit_use_fields
 from galerne.metering.limit_windows import Window
 from galerne.metering.limits import (
     LimitRule,
@@ -37,21 +36,15 @@ from galerne.metering.pools import (
     take_script,
     takes_script,
 )
-from galerne.metering.routes import router
-from galerne.metering.schemas import event_fields, totals_fields
 from galerne.metering.service import record, record_script, recorded_script, usage, usage_by_bucket
 
 __all__ = [
     "Bucket",
     "BucketQuery",
     "LeaseBook",
-    "LimitIn",
-    "LimitList",
-    "LimitOut",
     "LimitRule",
     "LimitSubject",
     "LimitUse",
-    "LimitUseOut",
     "NewLimit",
     "Outcome",
     "PoolSpec",
@@ -67,12 +60,9 @@ __all__ = [
     "UsagePage",
     "Window",
     "check_rule",
-    "event_fields",
     "give_back_script",
-    "limit_fields",
     "limit_ids",
     "limit_reached",
-    "limit_use_fields",
     "list_every_limit",
     "list_limits",
     "pool_specs",
@@ -83,7 +73,6 @@ __all__ = [
     "remove_limit",
     "remove_operator_limit",
     "renew_script",
-    "router",
     "rule_id",
     "rules_for",
     "set_limit",
@@ -91,7 +80,6 @@ __all__ = [
     "spend_script",
     "take_script",
     "takes_script",
-    "totals_fields",
     "usage",
     "usage_by_bucket",
 ]

@@ -6,7 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from galerne.governance import Actor, Permission, requires
+from galerne.governance import Actor, Permission
+from galerne.governance.access import requires
 from galerne.kernel import BadRequest, Forbidden
 from galerne.kernel.web import Reading, RequestClock, Text, UtcMoment
 from galerne.metering.buckets import DEFAULT_BUCKETS, MOST_BUCKETS, BucketQuery, Group, Kind, Width

@@ -8,20 +8,17 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from galerne.billing import (
+from galerne.billing import NewRates, Period, rate_batch, set_rates
+from galerne.billing.budgets import (
     Alert,
     Budget,
     NewBudget,
-    NewRates,
-    Period,
     give_alerts,
     list_alerts,
     list_budgets,
-    rate_batch,
     remove_budget,
     set_budget,
     set_cost_centre,
-    set_rates,
     showback,
 )
 from galerne.billing.budgets.thresholds import budget_period, reached

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galerne.billing import Commitment, ContractTerms, Instalment, Period, Renewal, Version, contract_charges, drawn
+from galerne.billing import Period
+from galerne.billing.contracts import Commitment, ContractTerms, Instalment, Renewal, Version, contract_charges, drawn
 from galerne.billing.contracts.effect import effect_of
 from galerne.billing.contracts.terms import check_amendment, check_terms, renewed
 from galerne.kernel import BadRequest, Conflict, GalerneError

@@ -12,10 +12,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from galerne.apps.refusals import install_refusals
-from galerne.billing import (
+from galerne.billing import NewRates, rate_batch, set_rates
+from galerne.billing.contracts import (
     ContractTerms,
     ContractVersion,
-    NewRates,
     Renewal,
     TermsIn,
     Version,
@@ -25,9 +25,7 @@ from galerne.billing import (
     contract_versions,
     contracts_router,
     draft_contract,
-    rate_batch,
     renew_due,
-    set_rates,
     sign_contract,
 )
 from galerne.governance import SYSTEM

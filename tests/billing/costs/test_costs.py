@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from galerne.apps.commands import usage as usage_command
 from galerne.apps.refusals import install_refusals
-from galerne.billing import NewRates, rate_batch, set_cost_centre, set_rates
+from galerne.billing import NewRates, rate_batch, set_rates
+from galerne.billing.budgets import set_cost_centre
 from galerne.billing.costs import (
     Cost,
     CostQuery,

@@ -5,22 +5,19 @@ from dataclasses import replace
 from datetime import timedelta
 
 from galerne.billing import (
-    Commitment,
-    ContractTerms,
-    Instalment,
     Match,
     NewRate,
-    Order,
     PriceChange,
     Step,
     apply_rerating,
     change_prices,
     preview_rerating,
     rerate_unmatched,
-    subscribe,
 )
+from galerne.billing.contracts import Commitment, ContractTerms, Instalment
 from galerne.billing.invoices import Crediting, Invoice, draft_credit_note, finalise_checked
 from galerne.billing.proof import Checked
+from galerne.billing.subscriptions import Order, subscribe
 from galerne.governance import SYSTEM
 from galerne.kernel import Ids
 from galerne.models import ExternalModel, add_external

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from galerne.billing import ContractTerms, NewRates, draft_contract, set_rates, sign_contract
+from galerne.billing import NewRates, set_rates
+from galerne.billing.contracts import ContractTerms, draft_contract, sign_contract
 from galerne.billing.documents.document import Address, Identifier
 from galerne.billing.documents.validation import Finding
 from galerne.billing.invoices import (

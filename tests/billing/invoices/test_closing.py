@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from galerne.billing import Commitment, ContractTerms, Instalment, Order, rate_batch, subscribe
+from galerne.billing import rate_batch
+from galerne.billing.contracts import Commitment, ContractTerms, Instalment
 from galerne.billing.documents.validation import Finding
 from galerne.billing.invoices import (
     BillingProfile,
@@ -17,6 +18,7 @@ from galerne.billing.invoices import (
     preview_close,
     set_profile,
 )
+from galerne.billing.subscriptions import Order, subscribe
 from galerne.governance import SYSTEM
 from galerne.identity import NewOrganisation, create_organisation
 from galerne.journal import LeafFilter, Tree, hash_leaf, read_all

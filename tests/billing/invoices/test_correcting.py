@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from galerne.billing import Order, subscribe
 from galerne.billing.invoices import (
     Crediting,
     Invoice,
@@ -22,6 +21,7 @@ from galerne.billing.invoices import (
     void_invoice,
 )
 from galerne.billing.payments import NewPayment, record_payment
+from galerne.billing.subscriptions import Order, subscribe
 from galerne.governance import SYSTEM
 from galerne.kernel import BadRequest, Conflict
 from galerne.ledger import all_accounts, check_books

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from galerne.billing import Order, subscribe
+from galerne.billing.subscriptions import Order, subscribe
 from galerne.governance import SYSTEM
 from galerne.kernel import Database, Ids, ManualClock
 from galerne.ledger import all_accounts, check_books

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from galerne.billing import Order, payment_failed, subscribe
 from galerne.billing.payments import (
     Allocation,
     NewRefund,
@@ -21,7 +20,7 @@ from galerne.billing.payments import (
     refund_payment,
 )
 from galerne.billing.payments.payment import Refund, paid_by_invoice, spread, taken_back
-from galerne.billing.subscriptions import find_subscription
+from galerne.billing.subscriptions import Order, find_subscription, payment_failed, subscribe
 from galerne.governance import ROLE_PERMISSIONS, Role
 from galerne.kernel import BadRequest, Conflict, Database, Forbidden, GalerneError, NotFound
 from tests.billing.payments.invoiced import Invoiced, invoiced

@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 from galerne.apps.commands import payments as payments_command
 from galerne.apps.refusals import install_refusals
-from galerne.billing import Order, subscribe
 from galerne.billing.payments import (
     WEBHOOK_PATH,
     Payment,
@@ -28,7 +27,7 @@ from galerne.billing.payments import (
 )
 from galerne.billing.payments.stripe.events import from_stripe, read_event, to_stripe
 from galerne.billing.payments.stripe.signature import sign, verify_signature
-from galerne.billing.subscriptions import find_subscription
+from galerne.billing.subscriptions import Order, find_subscription, subscribe
 from galerne.governance import ROLE_PERMISSIONS, Permission, Role
 from galerne.kernel import BadRequest, Database, Settings
 from galerne.kernel.sealing import open_sealer

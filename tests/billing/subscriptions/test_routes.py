@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from galerne.apps.refusals import install_refusals
-from galerne.billing import subscriptions_router
+from galerne.billing.subscriptions import subscriptions_router
 from galerne.kernel import Database
 from tests.identity.tenants import Tenants, two_tenants
 from tests.journal.serving import Server

@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from galerne.billing import (
+from galerne.billing import Plan
+from galerne.billing.subscriptions import (
     Ask,
     Fee,
     Offer,
     Order,
-    Plan,
     Subscription,
     advance_due,
     ask,

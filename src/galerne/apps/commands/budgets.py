@@ -11,12 +11,12 @@ from galerne.apps.commands.moments import moment
 from galerne.apps.commands.opened import as_operator, in_transaction, print_table
 from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import OrganisationOption, plain
-from galerne.billing import (
+from galerne.billing import Period, nano_of, rate_batch
+from galerne.billing.budgets import (
     Alert,
     BudgetScope,
     BudgetWindow,
     NewBudget,
-    Period,
     alert_fields,
     budget_fields,
     budget_use_fields,
@@ -24,9 +24,7 @@ from galerne.billing import (
     give_alerts,
     list_alerts,
     list_budgets,
-    nano_of,
     organisations_with_budgets,
-    rate_batch,
     remove_budget,
     set_budget,
     set_cost_centre,

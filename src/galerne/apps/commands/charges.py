@@ -11,7 +11,8 @@ from rich.table import Column, Table
 from galerne.apps.commands.moments import moment
 from galerne.apps.commands.opened import print_table
 from galerne.apps.commands.tenants import plain
-from galerne.billing import Charge, charge_fields
+from galerne.billing import Charge
+from galerne.billing.subscriptions import charge_fields
 from galerne.kernel import SystemClock
 
 DueBefore = Annotated[str | None, typer.Option(help="Due before: an ISO time, or 30d from now. Default: now.")]

@@ -13,8 +13,8 @@ from galerne.apps.commands.charges import DueBefore, due_before, print_charges
 from galerne.apps.commands.opened import as_operator, in_transaction, print_table
 from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import plain
-from galerne.billing import (
-    Charge,
+from galerne.billing import Charge, nano_of
+from galerne.billing.contracts import (
     ContractVersion,
     Effect,
     TermsIn,
@@ -26,7 +26,6 @@ from galerne.billing import (
     draft_contract,
     effect_fields,
     list_contracts,
-    nano_of,
     preview_amendment,
     renew_due,
     sign_contract,

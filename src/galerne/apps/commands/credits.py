@@ -25,17 +25,15 @@ from galerne.ledger import (
     all_accounts,
     amount_of,
     amount_text,
-    balance_fields,
     burn_lots,
     check_books,
     correct_charge,
-    lapse_fields,
-    lot_fields,
     lots_of,
     sweep_all,
     void_lot,
 )
 from galerne.ledger import grant_credit as give
+from galerne.ledger.schemas import balance_fields, lapse_fields, lot_fields
 
 app = typer.Typer(
     help="Grant, list, end and correct credit, check the books.",

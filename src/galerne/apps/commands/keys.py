@@ -13,7 +13,8 @@ from galerne.apps.commands.opened import as_operator, print_table
 from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import OrganisationOption, ZonesOption, named_zones, plain, shown_zones
 from galerne.governance import Actor, Permission
-from galerne.identity import Dialect, NewKey, create_key, key_fields, list_keys, revoke_key
+from galerne.identity import Dialect, NewKey, create_key, list_keys, revoke_key
+from galerne.identity.schemas import key_fields
 from galerne.kernel import Ids, SystemClock
 
 app = typer.Typer(

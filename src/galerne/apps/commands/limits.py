@@ -22,13 +22,12 @@ from galerne.metering import (
     Quantity,
     Scope,
     Window,
-    limit_fields,
-    limit_use_fields,
     list_every_limit,
     remove_operator_limit,
     set_limit,
     set_operator_limit,
 )
+from galerne.metering.limit_schemas import limit_fields, limit_use_fields
 from galerne.models import find_model
 
 app = typer.Typer(

@@ -28,8 +28,8 @@ from galerne.identity import (
     create_organisation,
     find_organisation,
     list_organisations,
-    organisation_fields,
 )
+from galerne.identity.schemas import organisation_fields
 from galerne.kernel import Ids, SystemClock
 
 app = typer.Typer(

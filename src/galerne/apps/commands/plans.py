@@ -11,15 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.apps.commands.opened import as_operator, in_transaction, print_table
 from galerne.apps.commands.options import AsJson, DataFolder
-from galerne.billing import (
-    PlanIn,
-    PlanVersion,
-    list_plan_versions,
-    list_plans,
-    plan_fields,
-    plan_version_fields,
-    publish_plan,
-)
+from galerne.billing import list_plans
+from galerne.billing.schemas import plan_fields
+from galerne.billing.subscriptions import PlanIn, PlanVersion, list_plan_versions, plan_version_fields, publish_plan
 from galerne.governance import Actor
 from galerne.kernel import BadRequest, SystemClock
 

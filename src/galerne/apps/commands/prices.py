@@ -15,8 +15,6 @@ from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import plain
 from galerne.billing import (
     NewRates,
-    PriceChangeIn,
-    QuoteIn,
     assign_price_list,
     change_prices,
     create_price_list,
@@ -24,11 +22,11 @@ from galerne.billing import (
     list_price_lists,
     list_rates,
     nano_of,
-    price_fields,
-    quote_fields,
     quote_now,
     set_rates,
 )
+from galerne.billing.price_schemas import PriceChangeIn, QuoteIn, quote_fields
+from galerne.billing.schemas import price_fields
 from galerne.governance import Actor
 from galerne.identity import find_organisation
 from galerne.kernel import BadRequest, Ids, SystemClock

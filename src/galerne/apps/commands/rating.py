@@ -13,15 +13,14 @@ from galerne.apps.commands.opened import as_operator, in_transaction, print_tabl
 from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import plain
 from galerne.billing import (
-    PriceChangeIn,
     apply_rerating,
     preview_rerating,
     rate_batch,
     rating_counts,
     rerate_unmatched,
-    rerating_fields,
     unmatched_usage,
 )
+from galerne.billing.price_schemas import PriceChangeIn, rerating_fields
 from galerne.governance import Actor
 from galerne.kernel import BadRequest, Clock, Database, Ids, SystemClock
 

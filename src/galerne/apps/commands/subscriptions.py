@@ -11,10 +11,9 @@ from galerne.apps.commands.charges import DueBefore, due_before, print_charges
 from galerne.apps.commands.opened import as_operator, in_transaction, print_table
 from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import OrganisationOption, plain
-from galerne.billing import (
+from galerne.billing import Charge, Interval
+from galerne.billing.subscriptions import (
     Ask,
-    Charge,
-    Interval,
     Order,
     Subscription,
     SubscriptionWhat,
@@ -25,7 +24,7 @@ from galerne.billing import (
     subscribe,
     subscription_fields,
 )
-from galerne.billing import ask as ask_for
+from galerne.billing.subscriptions import ask as ask_for
 from galerne.governance import Actor
 from galerne.kernel import Ids, SystemClock
 

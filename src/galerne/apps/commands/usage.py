@@ -16,7 +16,8 @@ from galerne.apps.commands.tenants import OrganisationOption
 from galerne.billing.costs import CostFormat, CostQuery, cost_groups, stream_costs, write_costs
 from galerne.identity import operator_in
 from galerne.kernel import Database, SystemClock
-from galerne.metering import Totals, UsageFilter, UsagePage, event_fields, totals_fields, usage
+from galerne.metering import Totals, UsageFilter, UsagePage, usage
+from galerne.metering.schemas import event_fields, totals_fields
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 

@@ -19,15 +19,8 @@ from galerne.apps.commands.tenants import (
     shown_zones,
 )
 from galerne.governance import Actor
-from galerne.identity import (
-    KEEP,
-    NewWorkspace,
-    WorkspaceChange,
-    change_workspace,
-    create_workspace,
-    list_workspaces,
-    workspace_fields,
-)
+from galerne.identity import KEEP, NewWorkspace, WorkspaceChange, change_workspace, create_workspace, list_workspaces
+from galerne.identity.schemas import workspace_fields
 from galerne.kernel import Ids, SystemClock
 
 app = typer.Typer(

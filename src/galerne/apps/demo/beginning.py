@@ -7,17 +7,11 @@ from random import Random
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.apps.demo.story import CUSTOMERS, FRAME, ISSUER, MODELS, Customer, terms_of
-from galerne.billing import (
-    NewRates,
-    Order,
-    draft_contract,
-    nano_of,
-    set_cost_centre,
-    set_rates,
-    sign_contract,
-    subscribe,
-)
+from galerne.billing import NewRates, nano_of, set_rates
+from galerne.billing.budgets import set_cost_centre
+from galerne.billing.contracts import draft_contract, sign_contract
 from galerne.billing.invoices import set_issuer, set_profile
+from galerne.billing.subscriptions import Order, subscribe
 from galerne.governance import Actor
 from galerne.identity import (
     NewKey,

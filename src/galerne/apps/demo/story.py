@@ -7,7 +7,7 @@ from decimal import Decimal
 from random import Random
 from xml.sax.saxutils import escape
 
-from galerne.billing import TermsIn
+from galerne.billing.contracts import TermsIn
 from galerne.billing.documents.document import Address, Contact, Identifier
 from galerne.billing.invoices import BillingProfile, Issuer
 

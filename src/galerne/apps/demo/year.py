@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from galerne.apps.demo.beginning import Beginning, Party
 from galerne.apps.demo.story import TOP_UP_NANO, Asked, Transfer, requests_of, statement_xml
-from galerne.billing import PPM, Ask, Rates, ask, rates_of
+from galerne.billing import PPM, Rates, rates_of
 from galerne.billing.documents.amounts import from_minor
 from galerne.billing.invoices import (
     Checker,
@@ -25,6 +25,7 @@ from galerne.billing.invoices import (
     list_invoices,
 )
 from galerne.billing.payments import creditor_reference, import_statement, read_camt053
+from galerne.billing.subscriptions import Ask, ask
 from galerne.gateway.commit import Commit, commit_script
 from galerne.gateway.settled import Ending, Flight, Payment, Settled, settle_flight
 from galerne.gateway.wire.answer import TokenCount

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from galerne.governance import Actor, ActorKind, Permission, requires
+from galerne.governance import Actor, ActorKind, Permission
+from galerne.governance.access import requires
 from galerne.journal import LeafFilter, Outcome, StoredLeaf, read
 from galerne.kernel.web import Position, Reading, Text
 

@@ -6,19 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter
 
-from galerne.governance import Actor, Permission, requires
+from galerne.governance import Actor, Permission
+from galerne.governance.access import requires
 from galerne.kernel.web import Reading, RequestClock, Text, Transaction
-from galerne.metering import (
-    LimitIn,
-    LimitList,
-    LimitOut,
-    LimitUseOut,
-    limit_fields,
-    limit_use_fields,
-    list_limits,
-    remove_limit,
-    set_limit,
-)
+from galerne.metering import list_limits, remove_limit, set_limit
+from galerne.metering.limit_schemas import LimitIn, LimitList, LimitOut, LimitUseOut, limit_fields, limit_use_fields
 from galerne.models import find_model
 
 router = APIRouter(prefix="/v1/admin/limits", tags=["Limits"])

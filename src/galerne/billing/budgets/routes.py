@@ -21,7 +21,8 @@ from galerne.billing.budgets.schemas import (
     cost_share_fields,
 )
 from galerne.billing.charges import Period
-from galerne.governance import Actor, Permission, requires
+from galerne.governance import Actor, Permission
+from galerne.governance.access import requires
 from galerne.kernel.web import Reading, RequestClock, RequestIds, Text, Transaction, UtcMoment
 
 router = APIRouter(prefix="/v1/admin", tags=["Budgets"])

@@ -17,7 +17,8 @@ from galerne.billing.contracts.schemas import (
 from galerne.billing.contracts.usage import contract_usage
 from galerne.billing.prices import nano_of
 from galerne.billing.subscriptions.schemas import ChargeList, ChargeOut, charge_fields
-from galerne.governance import Actor, Permission, requires
+from galerne.governance import Actor, Permission
+from galerne.governance.access import requires
 from galerne.kernel.web import Reading, RequestClock, Text, Transaction, UtcMoment
 
 router = APIRouter(prefix="/v1/admin/contracts", tags=["Contracts"])

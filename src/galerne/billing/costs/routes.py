@@ -6,7 +6,8 @@ from fastapi import APIRouter, Query
 
 from galerne.billing.costs.schemas import CostPage, CostsIn, cost_out
 from galerne.billing.costs.service import costs_page
-from galerne.governance import Actor, Permission, requires
+from galerne.governance import Actor, Permission
+from galerne.governance.access import requires
 from galerne.kernel import Forbidden
 from galerne.kernel.web import Reading
 

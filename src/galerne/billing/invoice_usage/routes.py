@@ -8,7 +8,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from galerne.billing.invoice_usage.making import open_proof, proof_lines, requests_of
-from galerne.governance import Actor, Permission, requires
+from galerne.governance import Actor, Permission
+from galerne.governance.access import requires
 from galerne.kernel import Database, Forbidden
 from galerne.kernel.web import Reading, Text
 

@@ -29,7 +29,8 @@ from galerne.billing.invoices.schemas import (
     profile_fields,
 )
 from galerne.billing.prices import nano_of
-from galerne.governance import Actor, Permission, requires
+from galerne.governance import Actor, Permission
+from galerne.governance.access import requires
 from galerne.kernel.web import Reading, RequestClock, RequestIds, Text, Transaction
 
 router = APIRouter(tags=["Invoices"])

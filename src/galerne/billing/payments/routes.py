@@ -20,7 +20,8 @@ from galerne.billing.payments.schemas import (
     payment_fields,
     waiting_fields,
 )
-from galerne.governance import Actor, Permission, requires
+from galerne.governance import Actor, Permission
+from galerne.governance.access import requires
 from galerne.kernel import BadRequest
 from galerne.kernel.web import Reading, RequestClock, RequestIds, Text, Transaction
 

@@ -19,7 +19,8 @@ from galerne.billing.subscriptions.schemas import (
     plan_version_fields,
     subscription_fields,
 )
-from galerne.governance import Actor, Permission, requires
+from galerne.governance import Actor, Permission
+from galerne.governance.access import requires
 from galerne.kernel.web import Reading, RequestClock, RequestIds, Transaction, UtcMoment
 
 router = APIRouter(prefix="/v1/admin", tags=["Subscriptions"])

@@ -22,7 +22,8 @@ from galerne.billing.payments.stripe.service import (
     wish_to_pay,
 )
 from galerne.billing.payments.stripe.signature import verify_signature
-from galerne.governance import Actor, Permission, requires
+from galerne.governance import Actor, Permission
+from galerne.governance.access import requires
 from galerne.kernel import Database, Settings, Unavailable
 from galerne.kernel.sealing import open_sealer
 from galerne.kernel.web import RequestClock, RequestIds, Text

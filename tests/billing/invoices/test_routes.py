@@ -1,6 +1,8 @@
 """Invoices over HTTP and at the command line: who sees what, and documents that are the same every time."""
 
+import asyncio
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ import pytest
 
 from galerne.billing.documents.cii import to_cii
 from galerne.billing.documents.pdf import extract_xml
-from galerne.billing.invoices import frozen_document, invoices_router
+from galerne.billing.documents.validation import Finding
+from galerne.billing.invoices import frozen_document, invoices_router, routes
 from galerne.governance import ROLE_PERMISSIONS, SYSTEM, Actor, Permission, Role
 from tests.apps.test_tenant_commands import Run, printed, run
 from tests.billing.invoices.customers import House
@@ -93,6 +96,37 @@ def test_the_operator_sets_issuers_and_profiles_and_closes_months(run: Run, tmp_
     assert [each["id"] for each in printed(run, "invoices", "list")] == [draft["id"]]
     assert printed(run, "invoices", "show", draft["id"])["lines"][0]["amount"] == "12.50"
     assert run("invoices", "pdf", draft["id"])[0] == 1
+
+
+async def test_others_are_answered_while_an_invoice_is_checked(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    customer = await house.customer("mine")
+    loop, begun, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def slow(_xml: bytes) -> list[Finding]:
+        loop.call_soon_threadsafe(begun.set)
+        assert go_on.wait(8), "nobody could be answered meanwhile"
+        return []
+
+    monkeypatch.setattr(routes, "check_once", slow)
+    operator = Server(invoices_router, house.database, house.clock, SYSTEM)
+    asked = {"organization_id": customer, "amount": "12.50", "currency": "EUR", "request_id": "t"}
+    draft = (await operator.client.post("/v1/admin/invoices/top-ups", json=asked)).json()
+    path = f"/v1/admin/invoices/{draft['id']}/finalise"
+    finalising = [asyncio.create_task(operator.client.post(path)) for _ in range(2)]
+    await begun.wait()
+    server = Server(invoices_router, house.database, house.clock, admin(customer))
+    assert [each["state"] for each in (await server.get("/v1/invoices"))["data"]] == ["draft"]
+    body = {"name": "Mine", "address": ADDRESS, "is_business": True}
+    written = await operator.client.put(f"/v1/admin/billing-profiles/{customer}", json=body | {"issuer_id": "fr"})
+    assert written.status_code == 200, "the database is not held either"
+    assert not any(task.done() for task in finalising)
+    go_on.set()
+    first, second = [await task for task in finalising]
+    assert sorted((first.status_code, second.status_code)) == [409, 409], (
+        "the profile changed: it is not what was checked"
+    )
+    final, again = [await operator.client.post(path) for _ in range(2)]
+    assert (final.json()["state"], final.json()["number"]) == ("final", again.json()["number"])
 
 
 @pytest.mark.timeout(60)  # the process that validates starts, and PDFs are set

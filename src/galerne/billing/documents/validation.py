@@ -33,6 +33,12 @@ class Finding:
         return self.severity == "fatal"
 
 
+def check_once(xml: bytes) -> tuple[Finding, ...]:
+    """What `Validator.check` says, of a process that is started for this document alone; it raises the same."""
+    with Validator() as validator:
+        return validator.check(xml)
+
+
 class Validator:
     """Validates one document at a time; its process starts with the first, and again after it died or hung.
 

@@ -239,7 +239,7 @@ async def _finalise(database: Database, actor: Actor, what: tuple[Invoice, date]
 
 
 async def finalise_checked(database: Database, actor: Actor, invoice_id: str, check: Checker, clock: Clock) -> Invoice:
-    """Check a draft and make it final, issued today; what is final stays as it is. Blocks while it checks."""
+    """Check a draft and make it final, issued today; what is final stays as it is."""
     async with database.reading() as session:
         found = await find_invoice(session, actor, invoice_id)
     parts = CloseParts(ids=Ids(), clock=clock, check=check)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from galerne.billing.documents.cii import to_cii
 from galerne.billing.documents.pdf import to_pdf
-from galerne.billing.documents.validation import Validator
+from galerne.billing.documents.validation import check_once
 from galerne.billing.invoices import correcting, parties, records
 from galerne.billing.invoices.finalising import check_invoice, finalise_invoice
 from galerne.billing.invoices.schemas import (
@@ -80,8 +80,7 @@ async def finalise(
     """Check a draft by EN 16931's rules and make it final."""
     invoice = await records.find_invoice(reading, actor, invoice_id)
     if invoice.state == "draft":
-        with Validator() as validator:
-            checked = await check_invoice(reading, actor, invoice_id, clock.now().date(), validator.check)
+        checked = await check_invoice(reading, actor, invoice_id, clock.now().date(), check_once)
         invoice = await finalise_invoice(session, actor, invoice_id, checked, clock)
     return InvoiceOut.model_validate(invoice_fields(invoice))
 

@@ -14,6 +14,7 @@ BENCHMARKS = {
     "server": "tokens a second through the whole server, against its engine process",
     "gateway": "what the gateway costs against a mock upstream, and beside other gateways",
     "rating": "usage events rated a second, pure and in the database",
+    "quotes": "how long a quote takes, worked out, from the database and over HTTP",
     "soak": "whether memory stays flat under a mixed load; only when named",
     "chaos": "whether kill -9 of anything loses or doubles a token or money; only when named",
 }

@@ -20,6 +20,9 @@ from galerne.billing import NOTICE
 
 _CLI = (sys.executable, "-m", "galerne.apps.cli")
 _ADMIN_KEY = "benchmark-admin-key"
+HEADERS = {"authorization": f"Bearer {_ADMIN_KEY}", "content-type": "application/json"}
+"""Who asks is the administrator."""
+
 _PLENTY = 2_000_000_000
 _PRICE = {"input": "0.5", "cached": "0.05", "output": "1.5", "currency": "EUR"}
 
@@ -81,8 +84,7 @@ class Control:
     def asked(self, path: str, body: Mapping[str, Any] | None = None, method: str | None = None) -> bytes:
         """The answer as it comes."""
         content = None if body is None else json.dumps(body).encode()
-        headers = {"authorization": f"Bearer {_ADMIN_KEY}", "content-type": "application/json"}
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", content, headers, method=method)
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", content, HEADERS, method=method)
         with urllib.request.urlopen(request, timeout=60) as response:
             return response.read()
 
@@ -138,6 +140,13 @@ def set_up(place: Place, upstream: Target | None = None, models: Collection[str]
     if models:
         time.sleep(NOTICE.total_seconds())  # only then their prices count
     return secret
+
+
+@contextmanager
+def administered(place: Place, cores: Collection[int]) -> Iterator[Control]:
+    """A server without engines on these cores, for its administrator alone."""
+    with _served(place, cores, "--no-engines") as (_, _, port):
+        yield Control(port)
 
 
 @contextmanager

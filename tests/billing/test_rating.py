@@ -17,7 +17,9 @@ from galerne.billing import (
     Rater,
     UsedTokens,
     buckets_of,
+    cost_lines,
     line_amounts,
+    token_prices,
 )
 from galerne.billing.pricing import cost_nano
 from galerne.billing.rating import added
@@ -78,6 +80,17 @@ def test_the_gateway_and_rating_agree_on_any_book(book: PriceBook, event: UsedTo
             event.input_tokens + event.cached_tokens, event.output_tokens, event.tier, event.occurred_at
         )
         assert cost <= most
+
+
+@given(books.books, drawn)
+def test_the_lines_that_an_answer_tells_are_those_that_rating_makes(book: PriceBook, event: UsedTokens) -> None:
+    how = (event.endpoint, event.tier, event.zone)
+    found = token_prices(book, CUSTOMER, event.model_id, how, event.occurred_at)
+    if found is not None:
+        told = cost_lines(found, (event.input_tokens, event.cached_tokens, event.output_tokens))
+        assert [
+            (each.token_class, each.quantity, each.rate_id, each.amount_nano) for each in told if each.quantity
+        ] == [(each.line.token_class, each.quantity, each.rate_id, each.nano) for each in rated(book, [event]).usage]
 
 
 @given(books.books, streams, st.randoms(use_true_random=False))

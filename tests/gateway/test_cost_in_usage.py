@@ -8,9 +8,21 @@ from typing import Any
 
 import pytest
 
-from galerne.billing import buckets_in, month_of, nano_of, rate_batch
+from galerne.billing import (
+    Match,
+    NewRate,
+    PriceChange,
+    assign_price_list,
+    buckets_in,
+    change_prices,
+    create_price_list,
+    month_of,
+    nano_of,
+    rate_batch,
+)
 from galerne.gateway.settled import Settled
-from galerne.kernel import Database, SystemClock
+from galerne.governance import SYSTEM
+from galerne.kernel import Database, Ids, SystemClock
 from tests.gateway.installation import Installation
 from tests.gateway.paying import Payer, charged, new_payer, set_price_of_a_million
 from tests.gateway.upstream import WORDS, MockEngine
@@ -148,6 +160,26 @@ async def test_what_costs_nothing_says_so(gateway_on_both: Installation, engine:
         details = usage["cost_details"]
         assert (details["currency"], details["charged"], len(details["lines"])) == (currency, "0", lines)
     assert await charged(gateway.database, payer) == {}
+
+
+async def test_what_a_plan_has_for_nothing_costs_nothing_and_others_pay(
+    gateway_on_both: Installation, engine: MockEngine
+) -> None:
+    gateway = gateway_on_both
+    payer = await priced(gateway, "normal")
+    body = {"model": "normal", "max_tokens": 400, **REQUESTS[0][1], **INCLUDE}
+    free = tuple(
+        NewRate(match=Match(token_class=name), currency="EUR", nano=0) for name in ("input", "cached", "output")
+    )
+    async with gateway.database.transaction() as session:
+        await create_price_list(session, SYSTEM, "included", "included", SystemClock())
+        await change_prices(session, SYSTEM, PriceChange(rates=free, list_id="included"), Ids(), SystemClock())
+        await assign_price_list(session, SYSTEM, ("plan", "developer"), "included", SystemClock())
+    for whose, paid in ((payer, True), (await new_payer(gateway.database, "developer"), False)):
+        usage = (await gateway.post("/v1" + CHAT, body, key=whose.secret))[1]["usage"]
+        assert (told(usage) > 0) == paid
+        assert sum((await charged(gateway.database, whose)).values()) == told(usage)
+        assert sum((await rated(gateway.database, whose)).values()) == told(usage)
 
 
 async def test_what_is_billed_later_is_told_as_cost_and_not_as_charged(

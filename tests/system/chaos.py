@@ -18,9 +18,9 @@ from random import Random
 
 import aiohttp
 
-from galerne.billing import NewRates, set_rates
+from galerne.billing import NOTICE, NewRates, set_rates
 from galerne.identity import NewKey, NewOrganisation, bootstrap, create_key, create_organisation, resolve_key
-from galerne.kernel import Database, Ids, SystemClock
+from galerne.kernel import Database, Ids, ManualClock, SystemClock
 from galerne.ledger import Grant, grant_credit
 from galerne.metering import NewLimit, set_limit
 from galerne.models import ExternalModel, add_external
@@ -140,6 +140,7 @@ async def _prepared(database: Database, engine_url: str) -> list[str]:
     """Two organisations with credit; the secrets of their keys, which have limits."""
     await database.migrate()
     ids, clock = Ids(), SystemClock()
+    sooner = ManualClock(clock.now() - NOTICE)  # so that prices have begun before the first request
     price = NewRates(
         currency="EUR",
         input_nano_per_million=RATES.input_nano_per_million,
@@ -153,7 +154,7 @@ async def _prepared(database: Database, engine_url: str) -> list[str]:
         operator = (await resolve_key(session, admin_key, clock.now())).actor
         for model in MODELS:
             await add_external(session, operator, ExternalModel(name=model, url=engine_url), clock)
-            await set_rates(session, operator, model, price, ids, clock)
+            await set_rates(session, operator, model, price, ids, sooner)
         for name, credit_nano in _CREDIT_NANO.items():
             _, created = await create_organisation(session, NewOrganisation(name=name), ids, clock)
             actor = (await resolve_key(session, created.secret, clock.now())).actor

@@ -283,7 +283,8 @@ def _prompt_bytes(body: Body) -> int:
 
 def _face(arrival: Arrival, body: Body, model: Model, tier: Tier) -> Face:
     include = body.stream_options.include_usage if isinstance(body, Sampled) and body.stream_options else None
-    include_cost = wants_cost(arrival.caller.headers.get(COST_HEADER), body)
+    headers = arrival.caller.headers
+    include_cost = (body.usage is not None or COST_HEADER in headers) and wants_cost(headers.get(COST_HEADER), body)
     return Face(
         request_id=arrival.request_id,
         created=int(arrival.started_at.timestamp()),

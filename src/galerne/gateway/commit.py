@@ -17,10 +17,10 @@ from galerne.ledger import (
     Granted,
     Refused,
     hold_script,
-    lock_accounts_script,
     post_script,
     release_script,
     settle_script,
+    wait_for_accounts_script,
 )
 from galerne.ledger import renew_script as renew_holds_script
 from galerne.metering import record_script, renew_script, spend_script, takes_script
@@ -47,7 +47,7 @@ def commit_script(commit: Commit) -> Script[Answers]:
         return Answers(errand=(yield from commit.errand()))
     accounts = _accounts(commit)
     if accounts:
-        yield from lock_accounts_script(accounts)
+        yield from wait_for_accounts_script(accounts)
     answers = Answers()
     if commit.orders is not None:
         yield from _money_script(commit.orders, answers)

@@ -20,7 +20,7 @@ from galerne.kernel.errors import (
 from galerne.kernel.ids import Ids, token
 from galerne.kernel.loading import uncollected
 from galerne.kernel.logs import LineLog, configure_logs, get_logger, log_context
-from galerne.kernel.script import Increase, Insert, Query, Rows, Script, run_in_session
+from galerne.kernel.script import Increase, Insert, Lock, Query, Rows, Script, run_in_session
 from galerne.kernel.settings import Settings, read_secret
 from galerne.kernel.wheel import Deadline, later
 from galerne.kernel.writer import Writer, blames_content, open_writer
@@ -38,6 +38,7 @@ __all__ = [
     "Insert",
     "InvariantViolated",
     "LineLog",
+    "Lock",
     "ManualClock",
     "NotFound",
     "Query",

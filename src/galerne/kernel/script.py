@@ -6,7 +6,7 @@ transaction, in the writer that settles requests (`kernel.writer`).
 
 import json
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -68,7 +68,17 @@ class Increase:
     amounts: Mapping[str, tuple[int, ...]]
 
 
-Statement = Query | Insert | Increase
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Rows that are to change for nobody else until the transaction ends, found by a `query` whose answer nobody needs.
+
+    SQLite is not even asked: there a transaction is the only writer from its first statement on.
+    """
+
+    query: Query
+
+
+Statement = Query | Insert | Increase | Lock
 Script = Generator[Statement, Rows, T]
 Call = tuple[str, Any]
 """SQL as the driver takes it, and its parameters: a mapping or a tuple on SQLite, a tuple on PostgreSQL."""
@@ -91,12 +101,14 @@ async def run_in_session(session: AsyncSession, script: Script[T]) -> T:
         return cast(T, end.value)
 
 
-def calls(statement: Statement, dialect: DialectName) -> Iterator[Call]:
+def calls(statement: Statement, dialect: DialectName) -> Iterable[Call]:
     """What the driver is to execute for `statement`, in this order; the rows of all of it are the statement's."""
     if isinstance(statement, Query):
-        return iter((_sqlite_query(statement) if dialect == "sqlite" else _postgresql_query(statement),))
+        return (_sqlite_query(statement) if dialect == "sqlite" else _postgresql_query(statement),)
     if isinstance(statement, Insert):
         return _sqlite_inserts(statement) if dialect == "sqlite" else _postgresql_inserts(statement)
+    if isinstance(statement, Lock):
+        return () if dialect == "sqlite" else (_postgresql_query(statement.query),)
     return _increases(statement, dialect)
 
 
@@ -126,22 +138,23 @@ def _postgresql_sql(sql: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _sqlite_inserts(insert: Insert) -> Iterator[Call]:
-    # Powers of two, so that the driver's cache of prepared statements holds every one that is ever needed.
-    width, start, rows = len(insert.columns), 0, insert.rows
-    size = min(_LARGEST_INSERT, 1 << ((_MOST_PARAMETERS // width).bit_length() - 1))
-    while start < len(rows):
-        while size > len(rows) - start:
-            size >>= 1
-        values = list(chain.from_iterable(rows[start : start + size]))
-        for column in _times(insert.table, insert.columns):
+    table, columns, rows = insert.table, insert.columns, insert.rows
+    width, start = len(columns), 0
+    times, most = _sqlite_shape(table, columns)
+    while left := len(rows) - start:
+        # Powers of two, so that the driver's cache of prepared statements holds every one that is ever needed.
+        size = most if left >= most else 1 << (left.bit_length() - 1)
+        values = list(rows[start]) if size == 1 else list(chain.from_iterable(rows[start : start + size]))
+        for column in times:
             values[column::width] = map(_plain, values[column::width])
-        yield _sqlite_insert(insert.table.name, insert.columns, size, insert.once_by), tuple(values)
+        yield _sqlite_insert(table.name, columns, size, insert.once_by), tuple(values)
         start += size
 
 
 @lru_cache(1000)
-def _times(table: SqlTable, columns: tuple[str, ...]) -> tuple[int, ...]:
-    return tuple(number for number, name in enumerate(columns) if isinstance(table.c[name].type, UtcTime))
+def _sqlite_shape(table: SqlTable, columns: tuple[str, ...]) -> tuple[tuple[int, ...], int]:
+    times = tuple(number for number, name in enumerate(columns) if isinstance(table.c[name].type, UtcTime))
+    return times, min(_LARGEST_INSERT, 1 << ((_MOST_PARAMETERS // len(columns)).bit_length() - 1))
 
 
 @lru_cache(1000)

@@ -6,10 +6,12 @@ has a thread. PostgreSQL's run on one asyncpg connection, opened again when it w
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Protocol, cast
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]  # it has none
@@ -70,7 +72,7 @@ class _SqliteWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._thread = _CommitThread()
 
     async def run(self, scripts: Sequence[Script[Any]]) -> list[Any]:
         connection = self._connection or self._connect()
@@ -80,9 +82,8 @@ class _SqliteWriter:
         except BaseException:
             connection.execute("ROLLBACK")
             raise
-        commit = asyncio.get_running_loop().run_in_executor(self._thread, connection.execute, "COMMIT")
         try:
-            await asyncio.shield(commit)
+            await self._thread.call(partial(connection.execute, "COMMIT"))
         except asyncio.CancelledError:
             # The disk hangs: whoever waited has given up, and the thread closes what it still holds.
             self._abandon(connection)
@@ -97,7 +98,7 @@ class _SqliteWriter:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        self._thread.shutdown(wait=False)
+        self._thread.end()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -110,10 +111,52 @@ class _SqliteWriter:
         return connection
 
     def _abandon(self, connection: sqlite3.Connection) -> None:
-        self._thread.submit(connection.close)
-        self._thread.shutdown(wait=False)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._thread.end(connection.close)
+        self._thread = _CommitThread()
         self._connection = None
+
+
+class _CommitThread:
+    # What an executor does for each call, its own future, condition and callbacks, costs as much as the commit's
+    # statements. It is a daemon, for a disk that hangs must not keep the process from ending.
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Callable[[], object], asyncio.Future[None] | None]] = SimpleQueue()
+        self._started = False
+
+    def call(self, function: Callable[[], object]) -> asyncio.Future[None]:
+        if not self._started:
+            self._started = True
+            threading.Thread(target=self._run, name="commit", daemon=True).start()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._calls.put((function, done))
+        return done
+
+    def end(self, last: Callable[[], object] = lambda: None) -> None:
+        if self._started:
+            self._calls.put((last, None))
+
+    def _run(self) -> None:
+        while True:
+            function, done = self._calls.get()
+            failure: Exception | None = None
+            try:
+                function()
+            except Exception as error:  # noqa: BLE001 - it is raised where the call is waited for
+                failure = error
+            if done is None:
+                return
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                done.get_loop().call_soon_threadsafe(_end, done, failure)
+
+
+def _end(done: asyncio.Future[None], failure: Exception | None) -> None:
+    if done.cancelled():
+        return
+    if failure is None:
+        done.set_result(None)
+    else:
+        done.set_exception(failure)
 
 
 async def _begin(connection: sqlite3.Connection) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from galerne.kernel import Conflict, Query, Script
+from galerne.kernel import Conflict, Lock, Query, Script
 from galerne.ledger.chart import Account, AccountKind
 
 _OPEN = """
@@ -64,6 +64,11 @@ def lock_accounts_script(ids: Collection[str]) -> Script[dict[str, Balance]]:
     """
     rows = yield Query(_LOCK, {"ids": sorted(ids)})
     return {row[0]: balance_of(row) for row in rows}
+
+
+def wait_for_accounts_script(ids: Collection[str]) -> Script[None]:
+    """Lock accounts like `lock_accounts_script`, for whoever has no use for their balances."""
+    yield Lock(Query(_LOCK, {"ids": sorted(ids)}))
 
 
 def balance_of(row: Sequence[Any]) -> Balance:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from sqlalchemy import Table as SqlTable
 
 from galerne.kernel import BadRequest, Conflict, Insert, NotFound, Query, Script
-from galerne.ledger.accounts import Balance, lock_accounts_script
+from galerne.ledger.accounts import Balance, lock_accounts_script, wait_for_accounts_script
 from galerne.ledger.chart import LARGEST_NANO, TransferKind
 from galerne.ledger.tables import HoldRow, TransferRow
 
@@ -140,7 +140,7 @@ def settle_script(settlements: Sequence[Settlement]) -> Script[None]:
     if not offered:
         return
     accounts = {each.debit_account_id for each in settlements} | {each.credit_account_id for each in settlements}
-    yield from lock_accounts_script(accounts)
+    yield from wait_for_accounts_script(accounts)
     for row in (yield Query(_RECORDED, {"ids": list(offered)})):
         recorded, settlement = tuple(row), offered.pop(row[0])
         if recorded != _content(settlement):
@@ -214,5 +214,5 @@ def _locked_open(ids: Collection[str], latest_ms: int) -> Script[list[OpenHold]]
     rows = (yield Query(_OPEN_HOLDS, values)) if ids else ()
     if not rows:
         return []
-    yield from lock_accounts_script({account for row in rows for account in row[1:3]})
+    yield from wait_for_accounts_script({account for row in rows for account in row[1:3]})
     return [OpenHold(*row) for row in (yield Query(_LOCK_OPEN_HOLDS, values))]

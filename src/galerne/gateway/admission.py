@@ -90,6 +90,7 @@ class Arrival(Struct, eq=False):
     face: Face | None = None
     queued_s: float = 0.0
     stopped: bool = False
+    headers: list[tuple[bytes, bytes]] | None = None
 
 
 class Admitted(Struct, frozen=True, kw_only=True):

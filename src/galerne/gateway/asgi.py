@@ -313,7 +313,11 @@ class Gateway:
             if tally.slot is not None:
                 tally.slot.land()
             try:
-                told = await self._settlements.settle(end, partial(self._written, admitted.reserved, end))
+                committed = self._settlements.begin(end, partial(self._written, admitted.reserved, end))
+                if error is None and not admitted.streamed:
+                    await asyncio.sleep(0)  # the disk has begun, and needs nobody meanwhile
+                    admitted.arrival.headers = self._headers(admitted.arrival)
+                told = await committed
                 if tally.slot is not None:
                     tally.slot.end()
             except GalerneError as failed_to_record:
@@ -338,9 +342,7 @@ class Gateway:
                 arrival, error, None if told is None or cost is None else used_fields(admitted.face, told, cost)
             )
         elif isinstance(verdict.result, bytes):
-            await caller.respond(200, (*self._headers(arrival), _JSON), verdict.result)
-        elif isinstance(verdict.result, Unpriced):
-            await caller.respond(200, (*self._headers(arrival), _JSON), verdict.result.priced(cost or {}))
+            await caller.respond(200, (*(arrival.headers or self._headers(arrival)), _JSON), verdict.result)
         elif verdict.result is not None:
             reached = context_reached(tally, admitted.cap, getattr(admitted.body, "n", None) or 1)
             if not caller.status:

@@ -198,13 +198,17 @@ class Settlements:
 
         That is `one`, or the second best of it that the ledger took. Raises `Unavailable` (503) when it is in neither.
         """
+        return await self.begin(one, written)
+
+    def begin(self, one: Settled, written: Callable[[], None] | None = None) -> asyncio.Future[Settled]:
+        """The same as a future: its commit is under way once the event loop has been round."""
         invariant(bool(self._tasks), "settlements are started before anything settles")
         committed: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(one, committed, written))
         self._wake.set()
         if self.failing:
             self._spill_due.set()
-        return await committed
+        return committed
 
     async def _run(self) -> None:
         while self._queue or not self._closing:

@@ -28,7 +28,7 @@ def window(amount: int) -> tuple[UsageWindow, ...]:
 async def test_an_upgrade_changes_what_is_admitted_and_how_it_is_served(
     database: Database, engine: MockEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway_terms, "_STALENESS_S", 0.0)
+    monkeypatch.setattr(gateway_terms, "TERMS_STALENESS_S", 0.0)
     replica = Replica(id="r", base_url=engine.base_url)
     async with running_gateway(database, replica, (model("normal"),), key_staleness_s=0.001) as gateway:
         payer = await new_payer(database, "free")

@@ -198,11 +198,11 @@ class Bench:
         ]
 
 
-def settling_on(writer: Writer, folder: Path, desk: FakeDesk | None = None) -> Settlements:
+def settling_on(writer: Writer, folder: Path, desk: FakeDesk | None = None, waits: Waits | None = None) -> Settlements:
     async def write(commit: Commit) -> Answers:
         return (await writer.run([commit_script(commit)]))[0]
 
-    return Settlements(write, desk or FakeDesk(), SystemClock(), folder, waits=WAITS)
+    return Settlements(write, desk or FakeDesk(), SystemClock(), folder, waits=WAITS if waits is None else waits)
 
 
 async def test_all_who_wait_share_a_commit(tmp_path: Path) -> None:
@@ -517,7 +517,7 @@ async def test_who_ran_on_a_hold_that_is_gone_pays_from_the_account_and_who_cann
     await run(database, release_script(["hold-1"], NOON))
     await run(database, hold_script(wish(900, name="hold-2")))
     writer = open_writer(database.url)
-    queue = settling_on(writer, tmp_path)
+    queue = settling_on(writer, tmp_path, waits=Waits((0.01,), patience_s=8.0))
     queue.start()
     requests = [paying(ids.new(), 60), one(ids.new()), paying(ids.new(), 70), paying(ids.new(), 5, "hold-2")]
     stood = await asyncio.gather(*(queue.settle(each) for each in requests))

@@ -343,6 +343,9 @@ class Gateway:
             )
         elif isinstance(verdict.result, bytes):
             await caller.respond(200, (*(arrival.headers or self._headers(arrival)), _JSON), verdict.result)
+        elif isinstance(verdict.result, Unpriced):
+            body = verdict.result.priced(cost or {})
+            await caller.respond(200, (*(arrival.headers or self._headers(arrival)), _JSON), body)
         elif verdict.result is not None:
             reached = context_reached(tally, admitted.cap, getattr(admitted.body, "n", None) or 1)
             if not caller.status:

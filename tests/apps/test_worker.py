@@ -64,7 +64,7 @@ async def states(database: Database) -> dict[str, DutyState]:
 
 
 async def enrolled(database: Database, clock: ManualClock, *duties: Duty, lease_s: float = 60) -> Worker:
-    worker = Worker(database, clock, duties=duties, lease_s=lease_s)
+    worker = Worker(database, clock, Settings(), duties=duties, lease_s=lease_s)
     await worker._enrol()  # pyright: ignore[reportPrivateUsage] # what `run` begins with
     return worker
 
@@ -189,7 +189,7 @@ async def test_what_goes_wrong_with_one_customer_stops_no_other(
         return await well(session, name, *parts)  # type: ignore[arg-type]  # what was passed in
 
     monkeypatch.setattr(duties_module, "advance_subscription", advance)
-    (state,) = await Worker(database, house.clock).run_now(["subscriptions"])
+    (state,) = await Worker(database, house.clock, Settings()).run_now(["subscriptions"])
     assert state.done == 2
     assert state.problem is not None
     assert "a defect, ZeroDivisionError" in state.problem
@@ -210,14 +210,14 @@ async def test_all_that_time_brings_about_is_done(database: Database) -> None:
     names = await house.use(own, (1000, 0, 7))
     await house.settle(own, {names[0]: 500})
     house.clock.current += timedelta(days=20)
-    found = await Worker(database, house.clock).run_now()
+    found = await Worker(database, house.clock, Settings()).run_now()
     assert [state.problem for state in found] == [None for _ in DUTIES]
     async with database.reading() as session:
         assert (await rating_counts(session))["rated"] == 1
         assert [alert.percent for alert in await list_alerts(session, own)] == [100, 80, 50]
         (lot,) = await lots_of(session, own)
     assert (lot.burned_nano, lot.expired_nano) == (500, 10**9 - 500)
-    again = await Worker(database, house.clock).run_now()
+    again = await Worker(database, house.clock, Settings()).run_now()
     assert [(state.problem, state.done) for state in again] == [(None, 0) for _ in DUTIES]
 
 
@@ -225,13 +225,14 @@ HANGING = """
 import asyncio, sys
 from galerne.apps.duties import Duty
 from galerne.apps.worker import Worker
-from galerne.kernel import Database, SystemClock
+from galerne.kernel import Database, Settings, SystemClock
 
 async def hang(_parts):
     print("begun", flush=True)
     await asyncio.sleep(60)
 
-asyncio.run(Worker(Database(sys.argv[1]), SystemClock(), duties=[Duty("x", 30, "", hang)], lease_s=1.5).run())
+duties = [Duty("x", 30, "", hang)]
+asyncio.run(Worker(Database(sys.argv[1]), SystemClock(), Settings(), duties=duties, lease_s=1.5).run())
 """
 
 
@@ -241,7 +242,7 @@ async def test_kill_9_of_a_worker_is_made_good_by_another(database: Database, da
     assert await child.stdout.readline() == b"begun\n"
     work = Work()
     work.may_end.set()
-    worker = Worker(database, SystemClock(), duties=[duty("x", work)], lease_s=1.5)
+    worker = Worker(database, SystemClock(), Settings(), duties=[duty("x", work)], lease_s=1.5)
     running = asyncio.create_task(worker.run())
     await asyncio.sleep(1.6)
     assert work.begun == 0, "the other lives and renews its lease"

@@ -36,6 +36,7 @@ from galerne.identity import routes as identity_routes
 from galerne.kernel import invariant
 from galerne.ledger import routes as ledger_routes
 from galerne.metering import routes as metering_routes
+from galerne.notices import routes as notices_routes
 
 __all__ = ["ROUTERS", "DocumentedRoute", "control_plane", "documented_routes"]
 
@@ -53,6 +54,7 @@ ROUTERS = (
     cards_router,
     ledger_routes.router,
     metering_routes.router,
+    notices_routes.router,
     journal_routes.router,
     proof_routes.router,
     limit_routes.router,

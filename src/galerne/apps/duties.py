@@ -6,18 +6,22 @@ it at once. What goes wrong with one customer stops no other.
 
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing import rate_batch, rerate_unmatched
 from galerne.billing.budgets import give_alerts, organisations_with_budgets
 from galerne.billing.contracts import contracts_to_renew, renew_contract
 from galerne.billing.subscriptions import advance_subscription, due_subscriptions
-from galerne.kernel import Clock, Database, GalerneError, Ids
+from galerne.kernel import Clock, Database, GalerneError, Ids, Settings
+from galerne.kernel.outbox import News, take_news, waiting_news
+from galerne.kernel.sealing import open_sealer
 from galerne.ledger import burn_lots, sweep_all
+from galerne.notices import TOPICS, Sender, hear
 
 _SMALL = 500
 """Requests rated in one transaction on SQLite, where whoever serves requests waits for it."""
@@ -32,6 +36,7 @@ class DutyParts:
     database: Database
     clock: Clock
     ids: Ids
+    settings: Settings
     rest: Callable[[float], Awaitable[None]]
 
 
@@ -128,6 +133,40 @@ async def _alert(parts: DutyParts) -> DutyReport:
     return await _each("organisation", whose, one)
 
 
+async def _tell(parts: DutyParts) -> DutyReport:
+    async with parts.database.reading() as session:
+        waiting = await waiting_news(session)
+
+    async def one(news_id: str) -> int:
+        async with parts.database.transaction() as session:
+            news = await take_news(session, news_id)
+            if news is not None:
+                for hears in HEARERS.get(news.topic, ()):
+                    await hears(session, news)
+        return 1
+
+    return await _each("news", waiting, one)
+
+
+async def _send(parts: DutyParts) -> DutyReport:
+    report = await _tell(parts)  # what has just happened need not wait for another round
+    settings, sealer = parts.settings, open_sealer(parts.settings)
+    sender = Sender(
+        database=parts.database,
+        sealer=sealer,
+        clock=parts.clock,
+        inside=settings.webhooks_inside,
+        offline=settings.offline,
+    )
+    # What an endpoint refuses is its own trouble, and listed as such; only ours is a duty's.
+    report.done += sum(each.state == "delivered" for each in await sender.deliver_due())
+    return report
+
+
+HEARERS: Mapping[str, Sequence[Callable[[AsyncSession, News], Awaitable[None]]]] = dict.fromkeys(TOPICS, (hear,))
+"""Who hears of which news."""
+
+
 async def _each(kind: str, names: Iterable[str], one: Callable[[str], Awaitable[int]]) -> DutyReport:
     report = DutyReport()
     for name in names:
@@ -156,5 +195,6 @@ DUTIES = (
     Duty("subscriptions", 60, "Renew subscriptions, end trials, go on with dunning.", _advance),
     Duty("contracts", 600, "Renew contracts whose term is over.", _renew),
     Duty("budgets", 60, "Give the alerts of budgets.", _alert),
+    Duty("webhooks", 10, "Tell what happened, and send webhooks that are due.", _send),
 )
 """All of them."""

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.exc import SQLAlchemyError
 
 from galerne.apps.duties import DUTIES, Duty, DutyParts, DutyReport, defect_text
-from galerne.kernel import Clock, Database, GalerneError, Ids, get_logger
+from galerne.kernel import Clock, Database, GalerneError, Ids, Settings, get_logger
 from galerne.kernel.duties import (
     DutyRun,
     DutyState,
@@ -38,10 +38,16 @@ class Worker:
     """One worker; `name` tells it from all others."""
 
     def __init__(
-        self, database: Database, clock: Clock, *, duties: Sequence[Duty] = DUTIES, lease_s: float = LEASE_S
+        self,
+        database: Database,
+        clock: Clock,
+        settings: Settings,
+        *,
+        duties: Sequence[Duty] = DUTIES,
+        lease_s: float = LEASE_S,
     ) -> None:
         self.name = f"{socket.gethostname()[:_ROOM_FOR_HOST]}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._parts = DutyParts(database, clock, Ids(), asyncio.sleep)
+        self._parts = DutyParts(database, clock, Ids(), settings, asyncio.sleep)
         self._duties = {duty.name: duty for duty in duties}
         self._lease = timedelta(seconds=lease_s)
         self._running: dict[str, asyncio.Task[None]] = {}

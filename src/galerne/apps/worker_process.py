@@ -28,7 +28,7 @@ async def serve_duties(settings: Settings, socket: Path | None = None) -> None:
         if socket is not None:
             threading.Thread(target=_follow_stdin, args=(loop, stopping), daemon=True).start()
             told = await asyncio.start_unix_server(_tell, socket)
-        work = asyncio.create_task(Worker(database, SystemClock()).run())
+        work = asyncio.create_task(Worker(database, SystemClock(), settings).run())
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()

@@ -41,12 +41,16 @@ class Lost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens: a host and port, with TLS or without, or a unix socket's path."""
+    """Where a server listens: a host and port, with TLS or without, or a unix socket's path.
+
+    `ip` is connected to instead of asking a name server for `host`, whose name the certificate must have all the same.
+    """
 
     host: str
     port: int
     tls: bool = False
     socket: str | None = None
+    ip: str | None = None
 
 
 def request_to(method: str, url: str, headers: Mapping[str, str], socket: Path | None = None) -> tuple[Address, bytes]:
@@ -127,8 +131,9 @@ class Client:
                     _, connection = await loop.create_unix_connection(self._protocol(address), address.socket)
                 else:
                     tls = (self._tls or _tls.context) if address.tls else None
+                    name = address.host if tls is not None else None
                     _, connection = await loop.create_connection(
-                        self._protocol(address), address.host, address.port, ssl=tls
+                        self._protocol(address), address.ip or address.host, address.port, ssl=tls, server_hostname=name
                     )
         except (OSError, TimeoutError, ssl.SSLError, UnicodeError) as error:  # UnicodeError: a name that no host has
             raise NotConnected(type(error).__name__) from error

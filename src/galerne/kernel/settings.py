@@ -31,6 +31,10 @@ class Settings(BaseSettings):
         "process of an installation. Default: the file `sealing.key` in the data folder, made when first needed.",
     )
     stripe_url: str = Field(default="https://api.stripe.com", description="Where Stripe's API is, for card payments.")
+    webhooks_inside: bool = Field(
+        default=False,
+        description="Send webhooks to this machine and to private networks too, and without TLS.",
+    )
     offline: bool = Field(default=False, description="Refuse every connection to another machine.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is logged."

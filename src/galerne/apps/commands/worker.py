@@ -67,7 +67,7 @@ def run(
         raise typer.BadParameter(f"there is no duty '{unknown[0]}'; there are {', '.join(known)}")
 
     async def work(database: Database) -> list[DutyState]:
-        return await Worker(database, SystemClock()).run_now(duties or [])
+        return await Worker(database, SystemClock(), Settings().with_data(data)).run_now(duties or [])
 
     found = with_database(data, work)
     _print(found, as_json)

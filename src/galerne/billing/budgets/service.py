@@ -12,6 +12,7 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from galerne.billing.budgets.events import alert_news
 from galerne.billing.budgets.tables import BudgetAlertRow, BudgetRow, CostCentreRow
 from galerne.billing.budgets.thresholds import (
     Alert,
@@ -31,6 +32,7 @@ from galerne.governance import SYSTEM, Actor, Permission, require
 from galerne.identity import find_key, find_workspace
 from galerne.journal import Entry, append
 from galerne.kernel import BadRequest, Clock, Forbidden, Ids, NotFound, Query, Script, run_in_session
+from galerne.kernel.outbox import News, publish
 from galerne.metering import NewLimit, limit_ids, remove_limit, set_limit
 
 MOST_BUDGETS = 1000
@@ -111,11 +113,11 @@ async def list_budgets(session: AsyncSession, organisation_id: str, now: datetim
 
 
 async def give_alerts(session: AsyncSession, organisation_id: str, clock: Clock) -> list[Alert]:
-    """The alerts that are due and that nobody has given yet, given: each threshold once a period, and journalled.
+    """The alerts that are due and that nobody has given yet, given: each threshold once a period, journalled and told.
 
     Any number of processes may call this, as often as they like: the database lets one of them give each alert.
     """
-    now, given = clock.now(), list[Alert]()
+    now, given, news = clock.now(), list[Alert](), list[News]()
     for use in await list_budgets(session, organisation_id, now):
         for percent in reached(use.spent_nano, use.budget.nano):
             alert = Alert(
@@ -129,7 +131,9 @@ async def give_alerts(session: AsyncSession, organisation_id: str, clock: Clock)
             )
             if await run_in_session(session, _alert_script(alert)):
                 given.append(alert)
+                news.append(alert_news(alert, use.budget))
     if given:
+        await publish(session, news)
         await append(session, [_alert_entry(alert) for alert in given])
     return given
 

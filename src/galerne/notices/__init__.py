@@ -1,0 +1,27 @@
+"""Notices: what an organisation is told of what happened, by webhooks to addresses that it named."""
+
+from galerne.notices.delivery import TOPICS, Delivery, DeliveryState, Endpoint, NewEndpoint
+from galerne.notices.sending import Sender
+from galerne.notices.service import (
+    add_endpoint,
+    hear,
+    list_deliveries,
+    list_endpoints,
+    remove_endpoint,
+    resend,
+)
+
+__all__ = [
+    "TOPICS",
+    "Delivery",
+    "DeliveryState",
+    "Endpoint",
+    "NewEndpoint",
+    "Sender",
+    "add_endpoint",
+    "hear",
+    "list_deliveries",
+    "list_endpoints",
+    "remove_endpoint",
+    "resend",
+]

@@ -1,5 +1,6 @@
 """What an answer says of its request's cost: what was settled and what rating finds, to the nano-unit, if asked for."""
 
+import asyncio
 import json
 from collections import Counter
 from datetime import UTC, datetime
@@ -233,12 +234,14 @@ async def test_what_the_ledger_took_only_in_another_way_is_what_is_told(
     gateway: Installation, engine: MockEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     payer = await priced(gateway, "normal")
-    settle = gateway.gateway._settlements.settle
+    begin = gateway.gateway._settlements.begin
 
-    async def unpaid(one: Settled, written: Any = None) -> Settled:
-        return (await settle(one, written)).unpaid()
+    async def unpaid(one: Settled, written: Any) -> Settled:
+        return (await begin(one, written)).unpaid()
 
-    monkeypatch.setattr(gateway.gateway._settlements, "settle", unpaid)
+    monkeypatch.setattr(
+        gateway.gateway._settlements, "begin", lambda one, written: asyncio.ensure_future(unpaid(one, written))
+    )
     body = {"model": "normal", "max_tokens": 400, **REQUESTS[0][1], **INCLUDE}
     _, answer, _ = await gateway.post("/v1" + CHAT, body, key=payer.secret)
     assert told(answer["usage"]) > 0

@@ -5,6 +5,7 @@ where one is used, PostgreSQL share the other cores.
 """
 
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -55,6 +56,25 @@ class _Bookkeeping:
     sound: bool
 
 
+@dataclass(frozen=True)
+class _Loading:
+    """What the control plane takes of a server that has served inference alone: memory, and time of a first request."""
+
+    both_mb: float
+    first_s: float
+
+    @classmethod
+    def of(cls, installation: Installation) -> "_Loading":
+        began_s = time.monotonic()
+        installation.metered()
+        took_s = time.monotonic() - began_s
+        return cls(machine.pss_mb(installation.pid), took_s)
+
+    def add_to(self, table: "_Table") -> None:
+        table.add("- after, with the control plane loaded, MB", f"{self.both_mb:.0f}")
+        table.add("first request to the control plane, s", f"{self.first_s:.2f}")
+
+
 class _Table:
     """Rows of figures, each beside the upstream's own and beside what it ought to be."""
 
@@ -93,16 +113,18 @@ def _ours(place: Place, laboratory: Laboratory, cores: Collection[int], plan: Pl
             starts_s.append(installation.subject.cold_start_s)
     with _started(place, key, cores) as installation, machine.on_cores(laboratory.callers):
         starts_s.append(installation.subject.cold_start_s)
-        before = installation.metered(), installation.logged()
+        before = place.metered(), installation.logged()
         figures = uvloop.run(measure(installation.subject, laboratory, plan))
-        metered, logged = installation.metered() - before[0], installation.logged() - before[1]
+        metered, logged = place.metered() - before[0], installation.logged() - before[1]
         books = _Bookkeeping(figures.asked, metered, logged, place.books_are_sound())
+        loading = _Loading.of(installation)
     table = _Table()
     _cold_start(table, starts_s)
     _requests(table, figures)
     _latency(table, figures)
     _streams(table, figures)
     _rest(table, figures, books)
+    loading.add_to(table)
     return figures, [_report(table, place, plan)]
 
 

@@ -4,7 +4,6 @@ A process that serves inference loads nothing of the control plane: that takes h
 """
 
 import asyncio
-import gc
 from importlib import import_module
 from typing import Any
 
@@ -15,7 +14,7 @@ from galerne.apps.health import health_routes
 from galerne.apps.installation import OPEN_PATHS, Installation
 from galerne.apps.problems import TOLD, refusal, told
 from galerne.gateway import KeyCache, key_reader, model_routes, presented_key
-from galerne.kernel import NotFound, get_logger, log_context, uncollected
+from galerne.kernel import NotFound, get_logger, log_context, unnoticed
 
 __all__ = ["create_app", "create_gateway_app"]
 
@@ -66,9 +65,8 @@ class _ControlPlane:
     def _load(self) -> ASGIApp:
         clock = self._installation.clock
         began_s = clock.monotonic()
-        with uncollected():
+        with unnoticed():
             app = import_module("galerne.apps.control_plane").control_plane(self._installation)
-            gc.freeze()  # as the server does at its start: what stays need not be walked
         get_logger("api").info("control plane loaded", ms=round((clock.monotonic() - began_s) * 1000))
         return app
 

@@ -18,7 +18,7 @@ from galerne.kernel.errors import (
     invariant,
 )
 from galerne.kernel.ids import Ids, token
-from galerne.kernel.loading import uncollected
+from galerne.kernel.loading import uncollected, unnoticed
 from galerne.kernel.logs import LineLog, configure_logs, get_logger, log_context
 from galerne.kernel.script import Increase, Insert, Lock, Query, Rows, Script, run_in_session
 from galerne.kernel.settings import Settings, read_secret
@@ -66,5 +66,6 @@ __all__ = [
     "run_in_session",
     "token",
     "uncollected",
+    "unnoticed",
     "utc_text",
 ]

@@ -158,6 +158,7 @@ async def test_what_comes_after_its_month_was_closed_is_billed_in_the_next_open_
     async with database.transaction() as session:
         await close_period(session, SYSTEM, "2026-11", clock)
         await close_period(session, SYSTEM, "2026-11", clock)
+        clock.current += timedelta(days=30)
         await close_period(session, SYSTEM, "2026-12", clock)
     await write(database, event())
     (batch,) = await rate(database, clock)
@@ -269,3 +270,18 @@ async def test_a_request_with_a_time_far_ahead_hides_no_other_from_the_next_run(
     await write(database, event())
     async with database.transaction() as session:
         assert (await rate_batch(session, clock)).rated == 1
+
+
+async def test_a_request_that_counts_nonsense_waits_in_sight_and_stops_no_other(
+    database: Database, clock: ManualClock
+) -> None:
+    absurd, other = event(tokens=(2**60, 0, 0)), event()
+    await write(database, absurd, other)
+    (batch,) = await rate(database, clock)
+    assert (batch.rated, batch.unmatched) == (1, 1)
+    async with database.transaction() as session:
+        assert await rerate_unmatched(session, clock) == (0, "")
+        found = await correct_usage(session, SYSTEM, absurd.id, Counts(10, 5, 2), "the engine counted wrongly", clock)
+        assert found.state == "rated"
+        assert await unmatched_usage(session) == []
+    assert await billed(database) == 2 * COST

@@ -1,6 +1,7 @@
 """A month's lines: steps over all that was used in it, late use as the difference, amounts that recompute."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from fractions import Fraction
 from typing import Any
 
@@ -152,6 +153,7 @@ async def test_a_months_lines_and_what_a_late_event_and_a_correction_change(data
         await rate_batch(session, clock, after="")
         december = await usage_lines(session, "org", "2026-12")
         assert await usage_lines(session, "org", "2026-11") == november
+        clock.current += timedelta(days=30)
         await close_period(session, SYSTEM, "2026-12", clock)
         await correct_usage(session, SYSTEM, early.id, Counts(0, 0, 1), "counted twice", clock)
         january = await usage_lines(session, "org", "2027-01")

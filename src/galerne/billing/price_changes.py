@@ -7,16 +7,27 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from fractions import Fraction
 from functools import partial
+from math import prod
 from typing import Literal, get_args
 
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.price_book import DEFAULT_LIST, TOKEN_CLASSES, UNITS, Match, Modifier, ModifierKind, Rate
-from galerne.billing.price_reading import stored_match
-from galerne.billing.prices import begin_of, check_currency, check_price
-from galerne.billing.pricing import ServiceTier
+from galerne.billing.price_book import (
+    DEFAULT_LIST,
+    TOKEN_CLASSES,
+    UNITS,
+    Match,
+    Modifier,
+    ModifierKind,
+    PriceBook,
+    Rate,
+)
+from galerne.billing.price_reading import read_book, stored_match
+from galerne.billing.prices import begin_of, check_currency, check_price, decimal_of
+from galerne.billing.pricing import HIGHEST_FACTOR, HIGHEST_NANO_PER_MILLION, PPM, TIER_MODIFIERS_PPM, ServiceTier
 from galerne.billing.tables import (
     ModifierRow,
     PlanRow,
@@ -89,6 +100,7 @@ async def change_prices(
         raise _no_list(change.list_id)
     number = await _next_number(session)
     written = worked_out(change, number, ids, now)
+    check_factors((await read_book(session)).plus(written.rates, written.modifiers))
     session.add(PriceVersionRow(number=number, retroactive=change.retroactive, created_at=now))
     await session.flush()
     session.add_all([_rate_row(rate) for rate in written.rates])
@@ -151,6 +163,24 @@ def check_change(change: PriceChange, now: datetime) -> None:
         raise BadRequest("Two rates for the same thing from the same time on: nobody could say which.", param="rates")
     if max(Counter((new.kind, new.value) for new in change.modifiers).values(), default=0) > 1:
         raise BadRequest("Two modifiers of the same kind and value.", param="modifiers")
+
+
+def check_factors(book: PriceBook) -> None:
+    """Raise `BadRequest` if modifiers could make a price of that book dearer than any price may be.
+
+    Simple, so a little too strict: the dearest price with the highest factor of each kind, whenever each counts.
+    """
+    nanos = [nano for rate in book.rates for nano in (rate.nano or 0, *(step.nano for step in rate.steps))]
+    highest: dict[str, int] = {"tier": max(TIER_MODIFIERS_PPM.values())}
+    for each in book.modifiers:
+        highest[each.kind] = max(each.ppm, highest.get(each.kind, PPM))
+    factor = prod((Fraction(max(ppm, PPM), PPM) for ppm in highest.values()), start=Fraction(1))
+    if max(nanos, default=0) * factor > HIGHEST_NANO_PER_MILLION * HIGHEST_FACTOR:
+        raise BadRequest(
+            f"Together the modifiers would make the dearest price more than {HIGHEST_FACTOR} times"
+            f" {decimal_of(HIGHEST_NANO_PER_MILLION)}.",
+            param="factor",
+        )
 
 
 async def create_price_list(session: AsyncSession, actor: Actor, list_id: str, name: str, clock: Clock) -> None:

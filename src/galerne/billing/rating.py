@@ -19,6 +19,9 @@ from galerne.billing.volume_tiers import TierLine, tier_lines
 
 RatingState = Literal["rated", "unmatched", "voided"]
 
+MOST_REQUEST_NANO = 10**15
+"""A million of a currency for one request: beyond it a count or a price is a slip."""
+
 _HOUR = timedelta(hours=1)
 
 
@@ -200,6 +203,21 @@ class Rater:
         )
         prices = (rates.input_nano_per_million, rates.cached_nano_per_million, rates.output_nano_per_million)
         return _Plan(rates.per, prices, (lines[0], lines[1], lines[2]), rates.currency, True)
+
+
+def billable(rating: Rating, events: Iterable[UsedTokens]) -> Rating:
+    """The same, but what costs more than any request can (`MOST_REQUEST_NANO`) is unmatched until somebody corrects it.
+
+    An engine that counts nonsense must not stop the rating of all others, nor fill a sum of 64 bits.
+    """
+    absurd = {name for name, nano in rating.nano_of.items() if nano > MOST_REQUEST_NANO}
+    if not absurd:
+        return rating
+    return Rating(
+        [each for each in rating.usage if each.event_id not in absurd],
+        {name: nano for name, nano in rating.nano_of.items() if name not in absurd},
+        [*rating.unmatched, *(each for each in events if each.event_id in absurd)],
+    )
 
 
 def buckets_of(usage: Iterable[RatedUsage]) -> dict[BucketKey, Sum]:

@@ -16,18 +16,31 @@ from sqlalchemy import bindparam, delete, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.price_book import PriceBook
-from galerne.billing.price_changes import PriceChange, change_prices, check_change, worked_out
+from galerne.billing.price_changes import PriceChange, change_prices, check_change, check_factors, worked_out
 from galerne.billing.price_reading import newest_version, read_book
 from galerne.billing.price_terms import rater_of
-from galerne.billing.rating import BucketKey, RatedUsage, Rating, RatingState, Sum, UsedTokens
+from galerne.billing.rating import (
+    MOST_REQUEST_NANO,
+    BucketKey,
+    RatedUsage,
+    Rater,
+    Rating,
+    RatingState,
+    Sum,
+    UsedTokens,
+    billable,
+)
 from galerne.billing.rating_rows import Revision, add_to_buckets, period_of, queue_unmatched, write_revisions
 from galerne.billing.rating_service import closed_periods, hold_rating, sums_of
 from galerne.billing.rating_tables import UnmatchedUsageRow, UsageCorrectionRow
 from galerne.governance import Actor
 from galerne.journal import Entry, append
 from galerne.kernel import BadRequest, Clock, Conflict, Ids, NotFound, UtcTime
+from galerne.ledger import amount_text
 
 _BATCH = 2000
+MOST_TOKENS = 2**40
+"""Of one class, that an event can be corrected to."""
 _CURRENT = """
 SELECT e.id, e.started_at, e.workspace_id, e.key_id, e.organisation_id, e.model, e.endpoint, e.tier, e.zone,
   e.input_tokens, e.cached_tokens, e.output_tokens, r.revision, r.state, r.version, r.correction
@@ -104,8 +117,8 @@ async def correct_usage(
     The event and earlier corrections stay. Raises `NotFound` for an event that is not there or not rated yet, and
     `BadRequest` for what cannot be.
     """
-    if counts is not None and min(counts) < 0:
-        raise BadRequest("A count of tokens cannot be negative.", param="tokens")
+    if counts is not None and not 0 <= min(counts) <= max(counts) <= MOST_TOKENS:
+        raise BadRequest(f"A count of tokens lies between 0 and {MOST_TOKENS}.", param="tokens")
     if not reason.strip():
         raise BadRequest("Say why the usage is corrected.", param="reason")
     await hold_rating(session)
@@ -123,6 +136,9 @@ async def correct_usage(
     used = UsedTokens(*before.used[:9], *tokens)
     book, version = await read_book(session, version=before.version), before.version
     after = (await rater_of(session, book, {used.organisation_id})).rate([] if counts is None else [used])
+    if any(nano > MOST_REQUEST_NANO for nano in after.nano_of.values()):
+        most = amount_text(MOST_REQUEST_NANO)
+        raise BadRequest(f"So many tokens would cost more than {most}, which no request can.", param="tokens")
     after_state = "voided" if counts is None else None
     (written,) = await _revise(session, [before], [used], after, (version, number, after_state), clock)
     detail: dict[str, str | int | bool | None] = {"reason": reason, "number": number, "voided": counts is None}
@@ -150,7 +166,7 @@ async def rerate_unmatched(
     version = await newest_version(session)
     book = await read_book(session, version=version)
     rater = await rater_of(session, book, {each.used.organisation_id for each in found})
-    rating = rater.rate(each.used for each in found)
+    rating = _rated(rater, found)
     matched = [each for each in found if each.used.event_id in rating.nano_of]
     for number, each in groupby(sorted(matched, key=_correction), key=_correction):
         part = list(each)
@@ -209,7 +225,9 @@ async def _proposed(session: AsyncSession, change: PriceChange, clock: Clock) ->
     book = await read_book(session)
     written = worked_out(change, await newest_version(session) + 1, Ids(), now)
     since = min(begin for begin in begins if begin is not None)
-    return book.plus(written.rates, written.modifiers), since
+    proposed = book.plus(written.rates, written.modifiers)
+    check_factors(proposed)
+    return proposed, since
 
 
 async def _compared(
@@ -224,7 +242,7 @@ async def _compared(
         last = found[-1].used.event_id
         live = [each for each in found if each.state != "voided"]
         rater = await rater_of(session, book, {each.used.organisation_id for each in live})
-        yield live, await _before(session, live), rater.rate(each.used for each in live)
+        yield live, await _before(session, live), _rated(rater, live)
 
 
 async def _before(session: AsyncSession, found: Sequence[Standing]) -> Rating:
@@ -273,6 +291,11 @@ async def _revise(
     await queue_unmatched(session, (used for name, used in now.items() if name not in was), clock.now())
     await add_to_buckets(session, _together(gone, sums_of(after.usage, periods)))
     return revisions
+
+
+def _rated(rater: Rater, found: Sequence[Standing]) -> Rating:
+    events = [each.used for each in found]
+    return billable(rater.rate(events), events)
 
 
 def _correction(standing: Standing) -> int:

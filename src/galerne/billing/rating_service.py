@@ -3,6 +3,7 @@
 Nothing here commits. Whoever rates holds one row for the transaction; a batch that was rated already finds nothing.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,13 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.price_reading import newest_version, read_book
 from galerne.billing.price_terms import rater_by, refresh_terms
-from galerne.billing.rating import BucketKey, RatedUsage, Rating, Sum, UsedTokens, buckets_of
+from galerne.billing.rating import BucketKey, RatedUsage, Rating, Sum, UsedTokens, billable, buckets_of
 from galerne.billing.rating_rows import (
     BUCKETS,
     Revision,
     add_to_buckets,
     bucket_of,
     month_of,
+    month_start,
     period_of,
     queue_unmatched,
     write_revisions,
@@ -26,10 +28,11 @@ from galerne.billing.rating_rows import (
 from galerne.billing.rating_tables import ClosedPeriodRow, RatingStateRow, UnmatchedUsageRow, UsageRatingRow
 from galerne.governance import Actor
 from galerne.journal import Entry, append
-from galerne.kernel import Clock, UtcTime
+from galerne.kernel import BadRequest, Clock, Conflict, UtcTime
 
 BATCH = 20_000
 _OVERLAP_MS = 2 * 86_400_000
+_MONTH = re.compile("20[0-9]{2}-(0[1-9]|1[0-2])")
 _NEW = text(
     "SELECT e.id, e.started_at, e.workspace_id, e.key_id, e.organisation_id, e.model, e.endpoint, e.tier, e.zone, "
     "e.input_tokens, e.cached_tokens, e.output_tokens "
@@ -63,7 +66,7 @@ async def rate_batch(session: AsyncSession, clock: Clock, after: str | None = No
     organisations = {each.organisation_id for each in found}
     terms = await refresh_terms(session, organisations, clock.now())
     version = await newest_version(session)  # first: a version that is written meanwhile is the next batch's
-    rating = rater_by(await read_book(session, version=version), terms).rate(found)
+    rating = billable(rater_by(await read_book(session, version=version), terms).rate(found), found)
     closed = await closed_periods(session)
     revisions = revisions_of(found, rating, closed, version)
     await write_revisions(session, revisions, clock.now())
@@ -135,10 +138,17 @@ async def unmatched_usage(session: AsyncSession, limit: int = 100) -> list[tuple
 
 
 async def close_period(session: AsyncSession, actor: Actor, period: str, clock: Clock) -> None:
-    """Close a month (`2026-11`), journalled: what comes for it later is billed in the next open one. Once is enough."""
+    """Close a month (`2026-11`), journalled: what comes for it later is billed in the next open one. Once is enough.
+
+    Raises `BadRequest` for what is no month, and `Conflict` for one that has not begun.
+    """
+    now = clock.now()
+    if not _MONTH.fullmatch(period):
+        raise BadRequest(f"'{period[:20]}' is no month; write one as 2026-11.", param="period")
+    if month_start(period) > now:
+        raise Conflict(f"{period} has not begun.", code="period_open", param="period")
     await hold_rating(session)
     if period not in await closed_periods(session):
-        now = clock.now()
         session.add(ClosedPeriodRow(period=period, closed_at=now))
         await session.flush()
         resource = f"period:{period}"

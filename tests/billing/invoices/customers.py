@@ -91,7 +91,9 @@ class House:
             )
             return organisation.id
 
-    async def use(self, organisation_id: str, *tokens: tuple[int, int, int], at: datetime = OCTOBER) -> list[str]:
+    async def use(
+        self, organisation_id: str, *tokens: tuple[int, int, int], at: datetime = OCTOBER, model: str = "large"
+    ) -> list[str]:
         """Requests of an organisation, one after the other; their ids."""
         events: list[Any] = []
         for counts in tokens:
@@ -101,7 +103,7 @@ class House:
                 event(
                     id=f"{int(moment.timestamp() * 1000):012x}7{number:019x}",
                     organisation_id=organisation_id,
-                    model="large",
+                    model=model,
                     input_tokens=counts[0],
                     cached_tokens=counts[1],
                     output_tokens=counts[2],

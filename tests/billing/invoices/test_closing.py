@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from galerne.billing import rate_batch
+from galerne.billing import (
+    Match,
+    NewRate,
+    PriceChange,
+    TokenClass,
+    change_prices,
+    correct_usage,
+    rate_batch,
+)
 from galerne.billing.contracts import Commitment, ContractTerms, Instalment
 from galerne.billing.documents.validation import Finding
 from galerne.billing.invoices import (
@@ -22,11 +30,13 @@ from galerne.billing.subscriptions import Order, subscribe
 from galerne.governance import SYSTEM
 from galerne.identity import NewOrganisation, create_organisation
 from galerne.journal import LeafFilter, Tree, hash_leaf, read_all
-from galerne.kernel import Conflict
-from galerne.ledger import all_accounts, check_books
+from galerne.kernel import Conflict, run_in_session
+from galerne.ledger import Posting, all_accounts, check_books, post_script
+from galerne.models import ExternalModel, add_external
 from tests.billing.invoices.customers import NANTES, NOVEMBER, OCTOBER, House
 
 MILLION = 1_000_000
+CLASSES: tuple[TokenClass, ...] = ("input", "cached", "output")
 
 
 async def balances(house: House) -> dict[str, int]:
@@ -244,3 +254,36 @@ async def test_every_step_leaves_an_entry_in_the_customers_journal(house: House)
         ("invoice.finalised", customer),
     ]
     assert (mine[1].detail["number"], mine[1].detail["sha256"]) == (invoice.number, invoice.sha256)
+
+
+async def test_what_credit_paid_comes_off_however_it_was_paid_and_whatever_became_of_the_request(house: House) -> None:
+    customer = await house.customer("Prepaid SARL")
+    await house.grant(customer, 10**10)
+    settled, posted, voided = await house.use(customer, *[(MILLION, 0, 0)] * 3)
+    (unpriced,) = await house.use(customer, (MILLION, 0, 0), model="small")
+    cost = 400_000_000
+    await house.settle(customer, {settled: cost, voided: cost, unpriced: cost})
+    async with house.database.transaction() as session:  # its hold was gone
+        sides = (f"prepaid:{customer}:EUR", "revenue:EUR")
+        await run_in_session(
+            session, post_script(Posting(posted, *sides, cost, house.clock.now(), "the hold was gone"))
+        )
+        await rate_batch(session, house.clock, after="")
+        await correct_usage(session, SYSTEM, voided, None, "a test of ours", house.clock)
+    await house.close(allow_unmatched=True)
+    async with house.database.transaction() as session:
+        await add_external(session, SYSTEM, ExternalModel(name="small", url="http://127.0.0.1:9/v1"), house.clock)
+        rates = [
+            NewRate(match=Match(token_class=kind, model_id="small"), currency="EUR", nano=cost, effective_from=OCTOBER)
+            for kind in CLASSES
+        ]
+        change = PriceChange(retroactive=True, rates=tuple(rates))
+        await change_prices(session, SYSTEM, change, house.ids, house.clock)
+    house.clock.current = NOVEMBER + timedelta(days=31)
+    await house.close("2026-11")
+    october, november = await house.invoices(customer)
+    # What was voided is given back; what was paid before it had a price is not billed again.
+    assert (october.state, october.net_minor) == ("empty", -40)
+    assert (november.state, november.net_minor) == ("empty", -40)
+    kinds = [(line.kind, line.exact_nano) for line in await house.lines(november.id)]
+    assert kinds == [("usage", cost), ("paid_by_credit", -cost), ("carried", -cost)]

@@ -88,7 +88,8 @@ async def sign_contract(
     """The version that `signature` (version, SHA-256 of its terms, who signs) names, signed.
 
     The hash is that of the draft: nobody signs what they were not shown (`Conflict`). Only the newest draft can be
-    signed, an amendment not after it was to take effect. Signing twice changes nothing.
+    signed, an amendment not after it was to take effect, and no term over that of another contract in its currency
+    (`Conflict`, `contract_overlaps`). Signing twice changes nothing.
     """
     require(actor, Permission.BILLING_MANAGE)
     number, sha256, signer = signature
@@ -107,6 +108,7 @@ async def sign_contract(
         check_amendment(signed[-1].terms, wanted.terms, wanted.effective_from)
         if wanted.effective_from < now:
             raise Conflict("It was to take effect before now; draft it again.", code="draft_too_old")
+    await _check_alone(session, wanted)
     return await _sign(session, actor, wanted, signer, now)
 
 
@@ -177,6 +179,25 @@ async def list_contracts(session: AsyncSession, organisation_id: str | None) -> 
         actor = replace(SYSTEM, organisation_id=row.organisation_id)
         found.append((await contract_versions(session, actor, row.id))[-1])
     return found
+
+
+async def _check_alone(session: AsyncSession, wanted: ContractVersion) -> None:
+    """Usage is charged under one contract: those of one organisation and currency do not overlap."""
+    actor, terms = replace(SYSTEM, organisation_id=wanted.organisation_id), wanted.terms
+    query = select(ContractRow.id).where(ContractRow.organisation_id == wanted.organisation_id)
+    # Locked: of two that are signed at once the second sees the first.
+    for name in list(await session.scalars(query.order_by(ContractRow.id).with_for_update())):
+        if name == wanted.contract_id:
+            continue
+        signed = _signed(await contract_versions(session, actor, name))
+        other = signed[-1].terms if signed else None
+        if other and other.currency == terms.currency and other.start < terms.end and terms.start < other.end:
+            raise Conflict(
+                f"From {other.start:%Y-%m-%d} to {other.end:%Y-%m-%d} another contract in {other.currency} is signed,"
+                " and usage is charged once; amend that one.",
+                code="contract_overlaps",
+                param="start",
+            )
 
 
 def _signed(found: list[ContractVersion]) -> list[Version]:

@@ -86,7 +86,7 @@ async def close_billing(database: Database, actor: Actor, order: CloseOrder, par
     Raises `Conflict` for a month that has not ended, or that has usage without a price; what is wrong with one customer
     is in the report and stops no other, and the month is not done before another run finds nothing wrong.
     """
-    begun = await _begin(database, order, parts.clock)
+    begun = await _begun(database, order, parts.clock)
     await _advance(database, parts)
     await _rate(database, parts.clock)
     report = CloseReport(order.period, await _unmatched(database, begun.until))
@@ -97,6 +97,7 @@ async def close_billing(database: Database, actor: Actor, order: CloseOrder, par
             code="unmatched_usage",
         )
     async with database.transaction() as session:
+        begun = await _begin(session, begun, parts.clock)
         await close_period(session, actor, order.period, parts.clock)
     async with database.reading() as session:
         customers = sorted([each.id for each in await list_organisations(session)])
@@ -132,24 +133,32 @@ class _Begun:
     issued_on: date
 
 
-async def _begin(database: Database, order: CloseOrder, clock: Clock) -> _Begun:
+async def _begun(database: Database, order: CloseOrder, clock: Clock) -> _Begun:
+    """How the month was begun to be closed, or would be now."""
     now, span = clock.now(), span_of(order.period)
-    until = span.end if order.until is None else order.until
-    async with database.transaction() as session:
+    async with database.reading() as session:
         row = await session.get(BillingCloseRow, order.period)
-        if row is None:
-            if not span.start < until <= span.end or until > now:
-                raise Conflict(
-                    f"{order.period} ends at {span.end:%Y-%m-%d %H:%M} UTC, and what has not happened yet cannot be"
-                    " billed; look with --dry-run, or close it early with --until.",
-                    code="period_open",
-                )
-            row = BillingCloseRow(
-                period=order.period, until=until, issued_on=now.date(), started_at=now, finished_at=None
-            )
-            session.add(row)
-            await session.flush()
+    if row is not None:
         return _Begun(row.period, row.until, row.issued_on)
+    until = span.end if order.until is None else order.until
+    if not span.start < until <= span.end or until > now:
+        raise Conflict(
+            f"{order.period} ends at {span.end:%Y-%m-%d %H:%M} UTC, and what has not happened yet cannot be"
+            " billed; look with --dry-run, or close it early with --until.",
+            code="period_open",
+        )
+    return _Begun(order.period, until, now.date())
+
+
+async def _begin(session: AsyncSession, begun: _Begun, clock: Clock) -> _Begun:
+    # Written with the closing of usage and not before: what was refused has left nothing. Who came first counts.
+    row = await session.get(BillingCloseRow, begun.period)
+    if row is None:
+        times = {"started_at": clock.now(), "finished_at": None}
+        row = BillingCloseRow(period=begun.period, until=begun.until, issued_on=begun.issued_on, **times)
+        session.add(row)
+        await session.flush()
+    return _Begun(row.period, row.until, row.issued_on)
 
 
 async def _advance(database: Database, parts: CloseParts) -> None:

@@ -27,12 +27,14 @@ from galerne.billing.invoices.records import (
 )
 from galerne.billing.invoices.tables import InvoiceRow
 from galerne.billing.invoices.wording import words
+from galerne.billing.prices import check_currency
 from galerne.governance import Actor, Permission, require
 from galerne.journal import append
 from galerne.kernel import BadRequest, Clock, Conflict, Ids
 from galerne.ledger import LARGEST_NANO, post_entry
 
 _LONGEST = 200
+_LONGEST_ID = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +121,7 @@ async def draft_credit_note(session: AsyncSession, actor: Actor, asked: Creditin
     """
     require(actor, Permission.PRICES_MANAGE)
     _check_text(asked.reason, "reason")
-    _check_text(asked.request_id, "request_id")
+    _check_text(asked.request_id, "request_id", _LONGEST_ID)
     row, now = await row_of(session, actor, asked.invoice_id, lock=True), clock.now()
     _check_kind(row)
     course = course_of(await happenings_of(session, row.id))
@@ -153,9 +155,10 @@ async def draft_credit_note(session: AsyncSession, actor: Actor, asked: Creditin
 async def draft_top_up(session: AsyncSession, actor: Actor, asked: TopUp, ids: Ids, clock: Clock) -> Invoice:
     """A draft of an invoice for credit; the same request id finds the same one, with another amount `Conflict`."""
     require(actor, Permission.PRICES_MANAGE)
-    _check_text(asked.request_id, "request_id")
+    _check_text(asked.request_id, "request_id", _LONGEST_ID)
     if not 0 < asked.amount_nano <= LARGEST_NANO:
         raise BadRequest("An amount is more than nothing.", param="amount")
+    check_currency(asked.currency)
     profile, now = await need_profile(session, asked.organisation_id), clock.now()
     line = InvoiceLine(
         kind="credit",
@@ -227,6 +230,6 @@ def _check_kind(row: InvoiceRow) -> None:
         )
 
 
-def _check_text(text: str, param: str) -> None:
-    if not (1 <= len(text.strip()) <= _LONGEST and text.isprintable()):
-        raise BadRequest(f"1 to {_LONGEST} printable characters.", param=param)
+def _check_text(text: str, param: str, most: int = _LONGEST) -> None:
+    if not (len(text.strip()) >= 1 and len(text) <= most and text.isprintable()):
+        raise BadRequest(f"{param}: 1 to {most} printable characters.", param=param)

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from galerne.billing.charges import Charge, Period
 from galerne.billing.contracts import ContractVersion, charges_of_contract, contract_usage, list_contracts
@@ -36,6 +37,7 @@ from galerne.kernel import invariant
 from galerne.ledger import AccountKind, accounts_of, settled_by
 
 _CONTRACT_USE = ("usage", "overage")
+_PAGE = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,14 +141,22 @@ async def _usage(session: AsyncSession, organisation_id: str, period: str) -> di
     accounts = await accounts_of(session, organisation_id)
     prepaid = {each.account.currency: each.account.id for each in accounts if each.account.kind is AccountKind.PREPAID}
     usage: dict[str, _Usage] = {}
+    revised = await _revised(session, organisation_id, period) if prepaid else set[str]()
     async for leaves in rated_leaves(session, organisation_id, period):
         names: dict[str, set[str]] = {}
         for leaf in leaves:
             usage.setdefault(leaf.currency, _Usage()).add(leaf)
             names.setdefault(leaf.currency, set()).add(leaf.event_id)
         for currency in names.keys() & prepaid.keys():
-            fresh = await _first_billed(session, period, names[currency])
+            fresh = await _first_billed(session, period, names[currency] - revised)
             usage[currency].by_credit_nano += await settled_by(session, prepaid[currency], fresh)
+    # What was taken back in the month that billed it has no leaf, and was paid all the same.
+    names_of_revised = sorted(revised)
+    for start in range(0, len(names_of_revised), _PAGE):
+        fresh = await _first_billed(session, period, set(names_of_revised[start : start + _PAGE]))
+        for currency, account_id in prepaid.items():
+            if paid_nano := await settled_by(session, account_id, fresh):
+                usage.setdefault(currency, _Usage()).by_credit_nano += paid_nano
     for line in await usage_lines(session, organisation_id, period):
         usage.setdefault(line.currency, _Usage()).lines.append(line)
     for currency, each in usage.items():
@@ -156,10 +166,19 @@ async def _usage(session: AsyncSession, organisation_id: str, period: str) -> di
 
 
 async def _first_billed(session: AsyncSession, period: str, names: set[str]) -> list[str]:
-    # A request that was corrected later was paid in the month that billed it first.
+    # A request that was corrected later, or had no price at first, was paid in the month that billed it first.
+    row, before = UsageRatingRow, aliased(UsageRatingRow)
+    rated_before = select(before.event_id).where(
+        before.event_id == row.event_id, before.state == "rated", before.revision < row.revision
+    )
+    query = select(row.event_id).where(row.event_id.in_(names), row.state == "rated", row.period == period)
+    return sorted(await session.scalars(query.where(~rated_before.exists())))
+
+
+async def _revised(session: AsyncSession, organisation_id: str, period: str) -> set[str]:
     row = UsageRatingRow
-    query = select(row.event_id).where(row.event_id.in_(names), row.revision == 0, row.period == period)
-    return sorted(await session.scalars(query))
+    query = select(row.event_id).where(row.organisation_id == organisation_id, row.period == period, row.revision > 0)
+    return set(await session.scalars(query))
 
 
 async def _billed(session: AsyncSession, organisation_id: str) -> dict[str, int]:

@@ -34,7 +34,12 @@ class Number(NamedTuple):
 
 def series_of(issuer: Issuer, kind: Kind, issued_on: date) -> str:
     """The series for what is issued on that day: `FR-2026`, for credit notes `FR-C-2026`."""
-    return f"{issuer.prefix}{'-C' if kind == 'credit_note' else ''}-{issued_on.year:04d}"
+    return f"{series_prefix(issuer.prefix, kind)}-{issued_on.year:04d}"
+
+
+def series_prefix(prefix: str, kind: Kind) -> str:
+    """With what the numbers of an issuer's documents of that kind begin: `FR`, for credit notes `FR-C`."""
+    return f"{prefix}-C" if kind == "credit_note" else prefix
 
 
 async def next_number(session: AsyncSession, issuer: Issuer, kind: Kind, issued_on: date) -> Number:

@@ -6,7 +6,9 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from galerne.billing.documents.xrechnung import is_leitweg_id
 from galerne.billing.invoices.invoice import BillingProfile, Issuer
+from galerne.billing.invoices.numbering import series_prefix
 from galerne.billing.invoices.tables import BillingProfileRow, IssuerRow
 from galerne.governance import Actor
 from galerne.identity import find_organisation
@@ -14,6 +16,7 @@ from galerne.journal import Entry, append
 from galerne.kernel import BadRequest, Clock, NotFound
 
 _MOST_DAYS = 365
+_LEITWEG = "0204"
 
 
 async def set_issuer(session: AsyncSession, actor: Actor, issuer: Issuer, clock: Clock) -> Issuer:
@@ -30,8 +33,9 @@ async def set_issuer(session: AsyncSession, actor: Actor, issuer: Issuer, clock:
     body, now = _body(issuer), clock.now()
     if row is None:
         others = [_issuer(each).prefix for each in await session.scalars(select(IssuerRow))]
-        if issuer.prefix in others:
-            raise BadRequest("Another issuer numbers by that prefix.", param="prefix")
+        own = _prefixes(issuer.prefix)
+        if any(own & _prefixes(each) for each in others):
+            raise BadRequest("Another issuer numbers its invoices or credit notes by that prefix.", param="prefix")
         session.add(IssuerRow(id=issuer.id, body=body, updated_at=now))
     else:
         if _issuer(row).prefix != issuer.prefix:
@@ -56,10 +60,13 @@ async def find_issuer(session: AsyncSession, issuer_id: str) -> Issuer:
 
 
 async def set_profile(session: AsyncSession, actor: Actor, profile: BillingProfile, clock: Clock) -> BillingProfile:
-    """Say to whom an organisation's invoices go; journalled. Raises `NotFound` for what it names and is not there."""
+    """Say to whom an organisation's invoices go; journalled. Raises `NotFound` for what it names and is not there,
+    `BadRequest` for what cannot stand on an invoice.
+    """
     _check_texts(profile, ("name",))
     if profile.payment_days is not None:
         _check_days(profile.payment_days)
+    _check_leitweg(profile)
     await find_organisation(session, profile.organisation_id)
     await find_issuer(session, profile.issuer_id)
     row = await session.get(BillingProfileRow, profile.organisation_id)
@@ -91,6 +98,10 @@ async def need_profile(session: AsyncSession, organisation_id: str) -> BillingPr
     return profile
 
 
+def _prefixes(prefix: str) -> set[str]:
+    return {series_prefix(prefix, kind) for kind in ("invoice", "credit_note")}
+
+
 def _issuer(row: IssuerRow) -> Issuer:
     return msgspec.convert(row.body, Issuer)
 
@@ -108,6 +119,16 @@ def _check_texts(settings: Any, names: tuple[str, ...]) -> None:
         raise BadRequest("A country is its ISO 3166-1 code, such as FR.", param="address.country")
     if not all(part.strip() for part in (address.line1, address.city, address.postcode)):
         raise BadRequest("An address has a street, a town and a postcode.", param="address")
+
+
+def _check_leitweg(profile: BillingProfile) -> None:
+    # Who is reached under a Leitweg-ID (EAS 0204) is a German authority, and wants one as its reference too.
+    reached = profile.electronic_address
+    if reached is None or reached.scheme != _LEITWEG:
+        return
+    for value, param in ((reached.value, "electronic_address"), (profile.buyer_reference, "buyer_reference")):
+        if value and not is_leitweg_id(value):
+            raise BadRequest(f"'{value[:50]}' is no Leitweg-ID: its form or its check digits are wrong.", param=param)
 
 
 def _check_days(days: int) -> None:

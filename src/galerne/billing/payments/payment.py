@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
 
+from galerne.billing.prices import check_currency
 from galerne.kernel import BadRequest, Conflict
 
 Method = Literal["bank_transfer", "card", "other"]
@@ -32,6 +33,7 @@ class NewPayment:
     def __post_init__(self) -> None:
         if self.amount_minor <= 0:
             raise BadRequest("A payment is more than nothing.", param="amount")
+        check_currency(self.currency)
         for name in ("reference", "request_id"):
             text = getattr(self, name)
             most = 200 if name == "reference" else 100

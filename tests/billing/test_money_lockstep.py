@@ -1,0 +1,35 @@
+"""Ledger, rating and invoices in lockstep with a naive model of all three, every step compared, on both databases."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.billing.lockstep.bill_rules import BillRules
+from tests.billing.lockstep.world import world_in
+
+EXAMPLES = {"sqlite": 12, "postgresql": 4}
+TIMES = int(os.environ.get("LOCKSTEP_TIMES", "1"))  # so many times as many examples, for a long run
+
+
+@pytest.mark.timeout(
+    60 * max(2, 2 * TIMES)
+)  # hundreds of transactions an example, and Hypothesis shrinks what it finds
+def test_money_is_what_a_naive_model_says(database_url: str, tmp_path: Path) -> None:
+    examples = TIMES * EXAMPLES["sqlite" if database_url.startswith("sqlite") else "postgresql"]
+    with asyncio.Runner() as runner:
+        world = world_in(runner, database_url, tmp_path)
+        run_state_machine_as_test(
+            cast(Any, lambda: BillRules(world)),
+            settings=settings(
+                max_examples=examples,
+                stateful_step_count=30,
+                deadline=None,
+                print_blob=True,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

@@ -162,6 +162,17 @@ def test_a_route_without_a_permission_stops_the_control_plane_from_being_made() 
         control_plane._check_permissions(app)
 
 
+async def test_a_control_plane_that_cannot_be_loaded_is_told_in_dialect_and_tried_again(
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken, captured_logs() as logs:
+        broken.setattr(control_plane, "ROUTERS", ("none",))
+        answers = [await client.get("/v1/admin/api-keys") for _ in range(2)]
+    assert [(each.status_code, each.json()["code"]) for each in answers] == [(500, "internal_error")] * 2
+    assert [line["event"] for line in logs] == ["defect", "defect"]
+    assert (await client.get("/v1/admin/api-keys")).status_code == 200
+
+
 async def test_it_is_not_ready_while_usage_cannot_be_written(
     client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from galerne.apps.health import health_routes
 from galerne.apps.installation import OPEN_PATHS, Installation
-from galerne.apps.problems import TOLD, refusal, told
+from galerne.apps.problems import refusal, told
 from galerne.gateway import KeyCache, key_reader, model_routes, presented_key
 from galerne.kernel import NotFound, get_logger, log_context, unnoticed
 
@@ -56,11 +56,18 @@ class _ControlPlane:
         self._loading: asyncio.Future[ASGIApp] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._loading is None:
-            self._loading = asyncio.ensure_future(asyncio.to_thread(self._load))
-        app = await asyncio.shield(self._loading)
+        app = await self._loaded()
         scope.pop("router", None)  # the one that found nothing here
         await app(scope, receive, send)
+
+    async def _loaded(self) -> ASGIApp:
+        if self._loading is None:
+            self._loading = asyncio.ensure_future(asyncio.to_thread(self._load))
+        try:
+            return await asyncio.shield(self._loading)
+        except Exception:
+            self._loading = None  # whoever comes next tries again
+            raise
 
     def _load(self) -> ASGIApp:
         clock = self._installation.clock
@@ -96,7 +103,7 @@ class _Authenticated:
         with log_context(request_id=request_id):
             try:
                 await self._answer(scope, receive, send_stamped)
-            except TOLD as error:
+            except Exception as error:
                 if begun:
                     raise
                 await refusal(told(error, scope), scope)(scope, receive, send_stamped)

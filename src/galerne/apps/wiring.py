@@ -1,7 +1,4 @@
-"""Which part of the house is handed to which: engines and addresses become the gateway's replicas.
-
-This is the only module that may know all domains at once.
-"""
+"""Which part of the house is handed to which: engines and addresses become the gateway's replicas."""
 
 import ipaddress
 from collections.abc import Sequence

@@ -12,6 +12,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing import (
+    NOTICE,
     Counts,
     Match,
     NewModifier,
@@ -36,7 +37,6 @@ from tests.billing.lockstep.naive_prices import CLASSES, NaiveFactor, NaivePrice
 from tests.billing.lockstep.world import START
 
 MODELS, TIERS = ("large", "small"), ("standard", "priority", "batch")
-NOTICE = timedelta(seconds=10)
 models, tiers = st.sampled_from(MODELS), st.sampled_from(TIERS)
 tokens = st.tuples(*(st.one_of(st.integers(0, 9), st.integers(1000, 900_000)) for _ in range(3)))
 nanos = st.one_of(st.integers(10**8, 9_000_000_001), st.sampled_from([0, 1, 1_000_001, 10**11]))
@@ -96,6 +96,11 @@ class UsageRules(CreditRules):
         else:
             self.begin_requests(data.draw(requests))
             self.end_requests(data, data.draw(st.sampled_from([0, 2, 9])))
+
+    @rule(data=st.data(), begun=requests)
+    def requests_begin_and_end(self, data: st.DataObject, begun: list[Drawn]) -> None:
+        self.begin_requests(begun)
+        self.end_requests(data, 9)
 
     def begin_requests(self, begun: list[Drawn]) -> None:
         for each in begun:

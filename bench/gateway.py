@@ -71,7 +71,7 @@ class _Loading:
         return cls(machine.pss_mb(installation.pid), took_s)
 
     def add_to(self, table: "_Table") -> None:
-        table.add("- after, with the control plane loaded, MB", f"{self.both_mb:.0f}")
+        table.add("memory (PSS) after, the control plane loaded too, MB", f"{self.both_mb:.0f}")
         table.add("first request to the control plane, s", f"{self.first_s:.2f}")
 
 

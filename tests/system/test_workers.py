@@ -63,7 +63,8 @@ def test_every_worker_runs_inference_on_the_embedded_engines_and_one_scrape_show
     text = figures(many)
     helps = re.findall(r"^# HELP (\S+)", text, re.M)
     assert len(helps) == len(set(helps)), "each family is there once"
-    samples = [line for line in text.splitlines() if not line.startswith("#")]
+    installations = "galerne_duty_"  # from the database, no process's own
+    samples = [line for line in text.splitlines() if not line.startswith(("#", installations))]
     assert [line for line in samples if 'worker="' not in line] == []
     assert len(re.findall(r"^process_resident_memory_bytes\{", text, re.M)) == WORKERS
 

@@ -133,6 +133,19 @@ async def test_a_contract_that_renews_itself_does_so_once(tenants: Tenants) -> N
     assert newest.signed_by == "renewal"
 
 
+async def test_contracts_that_charge_the_same_use_are_not_signed_one_beside_the_other(tenants: Tenants) -> None:
+    await sign(tenants, await draft(tenants))
+    for terms in (replace(TERMS, start=NOW + 40 * DAY), replace(TERMS, start=NOW - 40 * DAY)):
+        with pytest.raises(Conflict) as refused:
+            await sign(tenants, await draft(tenants, terms))
+        assert refused.value.code == "contract_overlaps"
+    await sign(tenants, await draft(tenants, replace(TERMS, currency="USD")))
+    following = replace(TERMS, start=TERMS.end, renewal=Renewal(months=12))
+    await sign(tenants, await draft(tenants, following))
+    with pytest.raises(Conflict, match="renews itself"):
+        await sign(tenants, await draft(tenants, replace(TERMS, start=following.end)))
+
+
 @pytest.mark.parametrize("table", ["contract_versions", "contract_signatures"])
 async def test_the_database_keeps_what_was_drafted_and_signed(tenants: Tenants, table: str) -> None:
     await sign(tenants, await draft(tenants))

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 from sqlalchemy import select
@@ -191,13 +191,17 @@ async def _check_alone(session: AsyncSession, wanted: ContractVersion) -> None:
             continue
         signed = _signed(await contract_versions(session, actor, name))
         other = signed[-1].terms if signed else None
-        if other and other.currency == terms.currency and other.start < terms.end and terms.start < other.end:
+        if other and other.currency == terms.currency and other.start < _last(terms) and terms.start < _last(other):
             raise Conflict(
-                f"From {other.start:%Y-%m-%d} to {other.end:%Y-%m-%d} another contract in {other.currency} is signed,"
-                " and usage is charged once; amend that one.",
+                f"From {other.start:%Y-%m-%d} to {other.end:%Y-%m-%d} another contract in {other.currency} is signed"
+                f"{', which renews itself' if other.renewal else ''}, and usage is charged once; amend that one.",
                 code="contract_overlaps",
                 param="start",
             )
+
+
+def _last(terms: ContractTerms) -> datetime:
+    return terms.end if terms.renewal is None else datetime.max.replace(tzinfo=UTC)
 
 
 def _signed(found: list[ContractVersion]) -> list[Version]:

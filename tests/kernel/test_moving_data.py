@@ -1,4 +1,4 @@
-"""Steps that move what an older version wrote: prices of before 0009, transfers of before 0015."""
+"""Steps that move what an older version wrote: prices of before 0009, transfers of before 0015, sums of before 0023."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -10,9 +10,10 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import bindparam, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from galerne.billing import list_rates
+from galerne.billing import BucketKey, LineKey, Sum, buckets_in, list_rates
 from galerne.kernel import Database, UtcTime
 from galerne.ledger import burn_lots, check_books, lots_of
 from tests.conftest import Copies
@@ -34,6 +35,16 @@ _TRANSFER = text(
     "INSERT INTO ledger_transfers"
     " (id, kind, hold_id, debit_account_id, credit_account_id, amount_nano, reason, at)"
     " VALUES (:id, :kind, :hold, :debit, :credit, :nano, :reason, :at)"
+)
+_BUCKET = text(
+    "INSERT INTO usage_buckets (period, organisation_id, workspace_id, key_id, hour, rate_id, model_id, token_class,"
+    " service_tier, zone, batch, tier_index, currency, requests, quantity, nano)"
+    " VALUES (:period, :organisation_id, '', 'key', :hour, :rate_id, 'large', 'input', 'standard', '', :batch, 0,"
+    " 'EUR', 2, 30, :nano)"
+)
+_RATING = text(
+    "INSERT INTO usage_ratings (event_id, revision, state, organisation_id, occurred_at, period, version, nano,"
+    " currency, correction, rated_at) VALUES (:id, :revision, 'rated', 'org', :at, '2026-11', 1, 7, 'EUR', 0, :at)"
 )
 Old = Callable[[str], None]
 Statement = tuple[Any, dict[str, Any]]
@@ -173,3 +184,30 @@ def _hold(name: str, nano: int, second: int) -> Statement:
 
 def _typed(name: str, kind: UtcTime) -> Any:
     return bindparam(name, type_=kind)
+
+
+async def test_hourly_sums_of_before_are_the_same_and_ratings_stay_as_they_are(
+    empty_url: str, migrated: Database
+) -> None:
+    await step_to(empty_url, "0022")
+    sums = [("2026-11", "org", "r1", 0, 5), ("2026-12", "org", "r1", 0, -5), ("2026-11", "other", "r1*1/2", 1, 7)]
+    for number, (period, organisation_id, rate_id, batch, nano) in enumerate(sums):
+        values = {"period": period, "organisation_id": organisation_id, "rate_id": rate_id, "batch": bool(batch)}
+        await write(migrated, (_BUCKET, {**values, "nano": nano, "hour": NOON + number * timedelta(hours=1)}))
+    for event_id, revision in (("b" * 32, 0), ("a" * 32, 0), ("a" * 32, 1)):
+        await write(migrated, (_RATING, {"id": event_id, "revision": revision, "at": NOON}))
+    await migrated.migrate()
+    async with migrated.reading() as session:
+        found = {**await buckets_in(session, "2026-11"), **await buckets_in(session, "2026-12")}
+        ratings = await session.execute(text("SELECT event_id, revision FROM usage_ratings ORDER BY 1, 2"))
+        assert [tuple(row) for row in ratings] == [("a" * 32, 0), ("a" * 32, 1), ("b" * 32, 0)]
+    line = LineKey("large", "input", "standard", "", False, "r1", 0)
+    other = line._replace(batch=True, rate_id="r1*1/2")
+    assert found == {
+        BucketKey("org", None, "key", NOON, "EUR", line): Sum(2, 30, 5),
+        BucketKey("org", None, "key", NOON + timedelta(hours=1), "EUR", line): Sum(2, 30, -5),
+        BucketKey("other", None, "key", NOON + timedelta(hours=2), "EUR", other): Sum(2, 30, 7),
+    }
+    for change in ("UPDATE usage_ratings SET nano = 0", "UPDATE rated_keys SET number = 9", "DELETE FROM rated_lines"):
+        with pytest.raises(DBAPIError, match="append-only"):
+            await write(migrated, (text(change), {}))

@@ -101,8 +101,9 @@ CustomerAt = Callable[[str, datetime], Customer]
 """Whose prices an organisation has at a time."""
 
 
-class _Plan(Struct, frozen=True, gc=False):
-    # Prices as the inner loop wants them: integers over one denominator, and the lines that they go to.
+class Plan(Struct, frozen=True, gc=False):
+    """Prices as the inner loop wants them: integers over one denominator, and the lines that they go to."""
+
     denominator: int
     prices: tuple[int, int, int]
     lines: tuple[LineKey | None, LineKey | None, LineKey | None]
@@ -118,24 +119,24 @@ class Rater:
         self._book = book
         self._customer_at = customer_at
         self._changes = sorted({*book.changes, *changes})
-        self._plans: dict[tuple[tuple[str, ...], datetime], _Plan] = {}
-        self._alike: dict[tuple[object, ...], _Plan] = {}
+        self._plans: dict[tuple[tuple[str, ...], datetime], Plan] = {}
+        self._alike: dict[tuple[object, ...], Plan] = {}
 
     def rate(self, events: Iterable[UsedTokens]) -> Rating:
         """Rate events, each as if it were alone."""
         rating = Rating()
         since, until = _NEVER, _NEVER
-        plans: dict[tuple[str, ...], _Plan] = {}
+        plans: dict[tuple[str, ...], Plan] = {}
         append, nano_of = rating.usage.append, rating.nano_of
         for event in events:
             at = event[1]
             if not since <= at < until:
-                since, until = self._between(at)
+                since, until = self.between(at)
                 plans = {}
             how = event[4:9]
             plan = plans.get(how)
             if plan is None:
-                plan = plans[how] = self._plan(how, since, at)
+                plan = plans[how] = self.plan(how, since, at)
             if not plan.priced:
                 rating.unmatched.append(event)
                 continue
@@ -168,7 +169,8 @@ class Rater:
             nano_of[event_id] = cost
         return rating
 
-    def _between(self, at: datetime) -> tuple[datetime, datetime]:
+    def between(self, at: datetime) -> tuple[datetime, datetime]:
+        """From when until when prices are what they are at that time."""
         since, until = _BEGINNING, _END
         for change in self._changes:
             if change <= at:
@@ -178,7 +180,8 @@ class Rater:
                 break
         return since, until
 
-    def _plan(self, how: tuple[str, ...], since: datetime, at: datetime) -> _Plan:
+    def plan(self, how: tuple[str, ...], since: datetime, at: datetime) -> Plan:
+        """Prices of `how` (`UsedTokens` from `organisation_id` to `zone`) at that time; they are so since `since`."""
         known = self._plans.get((how, since))
         if known is None:
             # Customers of the same lists and currencies have the same prices: there are far fewer of these.
@@ -190,19 +193,19 @@ class Rater:
             known = self._plans[(how, since)] = self._alike[alike]
         return known
 
-    def _resolved(self, customer: Customer, how: tuple[str, ...], at: datetime) -> _Plan:
+    def _resolved(self, customer: Customer, how: tuple[str, ...], at: datetime) -> Plan:
         _, model_id, endpoint, tier, zone = how
         customer = paying(self._book, customer, model_id, at)
         found = token_prices(self._book, customer, model_id, (endpoint, tier, zone), at)
         if found is None:
-            return _Plan(1, (0, 0, 0), (None, None, None), "", False)
+            return Plan(1, (0, 0, 0), (None, None, None), "", False)
         rates = found.rates
         lines = tuple(
             None if price is None else LineKey(model_id, token_class, *placed(tier, zone), priced_id(price), 0)
             for token_class, price in zip(found.classes, found.prices, strict=True)
         )
         prices = (rates.input_nano_per_million, rates.cached_nano_per_million, rates.output_nano_per_million)
-        return _Plan(rates.per, prices, (lines[0], lines[1], lines[2]), rates.currency, True)
+        return Plan(rates.per, prices, (lines[0], lines[1], lines[2]), rates.currency, True)
 
 
 def billable(rating: Rating, events: Iterable[UsedTokens]) -> Rating:

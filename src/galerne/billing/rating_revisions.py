@@ -30,9 +30,10 @@ from galerne.billing.rating import (
     UsedTokens,
     billable,
 )
-from galerne.billing.rating_rows import Revision, add_to_buckets, period_of, queue_unmatched, write_revisions
+from galerne.billing.rating_rows import Revision, period_of, queue_unmatched, write_revisions
 from galerne.billing.rating_service import closed_periods, hold_rating, sums_of
 from galerne.billing.rating_tables import UnmatchedUsageRow, UsageCorrectionRow
+from galerne.billing.usage_sums import add_sums, new_sums
 from galerne.governance import Actor
 from galerne.journal import Entry, append
 from galerne.kernel import BadRequest, Clock, Conflict, Ids, NotFound, UtcTime
@@ -289,7 +290,7 @@ async def _revise(
     now = {each.used.event_id: each.used for each in revisions if each.state == "unmatched"}
     await session.execute(delete(UnmatchedUsageRow).where(UnmatchedUsageRow.event_id.in_(was - now.keys())))
     await queue_unmatched(session, (used for name, used in now.items() if name not in was), clock.now())
-    await add_to_buckets(session, _together(gone, sums_of(after.usage, periods)))
+    await add_sums(session, new_sums(_together(gone, sums_of(after.usage, periods))))
     return revisions
 
 

@@ -1,4 +1,4 @@
-"""How ratings are written: a row for each event and revision, a queue for what has no price, sums added to hours."""
+"""How ratings are written: a row for each event and revision, and a queue for what has no price."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -9,15 +9,13 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.pricing import TokenClass
-from galerne.billing.rating import BucketKey, LineKey, RatingState, Sum, UsedTokens
-from galerne.billing.rating_tables import UnmatchedUsageRow, UsageBucketRow, UsageRatingRow
-from galerne.kernel import UtcTime, utc_text
+from galerne.billing.rating import RatingState, UsedTokens
+from galerne.billing.rating_tables import UnmatchedUsageRow, UsageRatingRow
+from galerne.billing.rating_totals import Hour
+from galerne.kernel import utc_text
 
 RATINGS = cast(SqlTable, UsageRatingRow.__table__)
-BUCKETS = cast(SqlTable, UsageBucketRow.__table__)
 _UNMATCHED = cast(SqlTable, UnmatchedUsageRow.__table__)
-_SUMS = ("requests", "quantity", "nano")
 _PG = PGDialect()
 
 Row = tuple[Any, ...]
@@ -79,56 +77,60 @@ async def write_revisions(session: AsyncSession, revisions: Sequence[Revision], 
         )
         for used, revision, state, period, version, correction, nano, currency in revisions
     ]
-    await _write(session, RATINGS, rows)
+    await write_rows(session, RATINGS, rows)
+
+
+async def write_first_ratings(
+    session: AsyncSession,
+    events: Sequence[tuple[Any, ...]],
+    costs: Sequence[tuple[int | None, str | None, Hour]],
+    how: tuple[int, Any],
+) -> None:
+    """Write what became of events that have just been rated for the first time; `how`: book's version, and when."""
+    version, at = how
+    rows: list[Row] = [
+        (
+            event[0],
+            0,
+            "unmatched" if nano is None else "rated",
+            event[4],
+            event[1],
+            hour.period,
+            version,
+            nano or 0,
+            currency,
+            0,
+            at,
+        )
+        for event, (nano, currency, hour) in zip(events, costs, strict=True)
+    ]
+    await write_rows(session, RATINGS, rows)
 
 
 async def queue_unmatched(session: AsyncSession, events: Iterable[UsedTokens], at: datetime) -> None:
     """Put events that have no price where they are seen."""
     rows = [(each.event_id, each.organisation_id, each.model_id, each.occurred_at, at) for each in events]
-    await _write(session, _UNMATCHED, rows)
+    await write_rows(session, _UNMATCHED, rows)
 
 
-async def add_to_buckets(session: AsyncSession, sums: dict[tuple[str, BucketKey], Sum]) -> None:
-    """Add sums, by period and bucket, to what is there."""
-    rows = [
-        (
-            period,
-            organisation_id,
-            workspace_id or "",
-            key_id,
-            hour,
-            line.rate_id,
-            *line[:5],
-            line.tier_index,
-            currency,
-            *added,
-        )
-        for (period, (organisation_id, workspace_id, key_id, hour, currency, line)), added in sums.items()
-    ]
-    await _write(session, BUCKETS, sorted(rows), adding=_SUMS)  # in the order of the key: pages are written once
+async def write_rows(session: AsyncSession, table: SqlTable, rows: Sequence[Row], adding: tuple[str, ...] = ()) -> None:
+    """Write rows, each with a value for every column of `table`, in one call of the driver however many there are.
 
-
-def bucket_of(row: Any) -> tuple[BucketKey, Sum]:
-    """A stored bucket."""
-    token_class = cast(TokenClass, row.token_class)
-    line = LineKey(row.model_id, token_class, row.service_tier, row.zone, row.batch, row.rate_id, row.tier_index)
-    key = BucketKey(row.organisation_id, row.workspace_id or None, row.key_id, row.hour, row.currency, line)
-    return key, Sum(row.requests, row.quantity, row.nano)
-
-
-async def _write(session: AsyncSession, table: SqlTable, rows: list[Row], adding: tuple[str, ...] = ()) -> None:
-    # One call of the driver however many rows there are: a call a row, or a few hundred, costs more than the row.
+    With `adding`, a row whose key is there adds these columns to it; then each key may be among `rows` once.
+    """
     if not rows:
         return
     connection = await session.connection()
     if connection.dialect.name == "postgresql":
         await connection.exec_driver_sql(_postgresql(table, adding), tuple(map(list, zip(*rows, strict=True))))
         return
-    columns = list(zip(*rows, strict=True))
-    for number, column in enumerate(table.columns):
-        if isinstance(column.type, UtcTime):
+    times = [number for number, value in enumerate(rows[0]) if isinstance(value, datetime)]
+    if times:
+        columns = list(zip(*rows, strict=True))
+        for number in times:
             columns[number] = tuple(map(utc_text, columns[number]))
-    await connection.exec_driver_sql(_sqlite(table, adding), list(zip(*columns, strict=True)))
+        rows = list(zip(*columns, strict=True))
+    await connection.exec_driver_sql(_sqlite(table, adding), rows)  # type: ignore[arg-type]  # as the driver takes them
 
 
 @lru_cache(20)

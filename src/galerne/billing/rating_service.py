@@ -13,32 +13,26 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.price_reading import newest_version, read_book
 from galerne.billing.price_terms import rater_by, refresh_terms
-from galerne.billing.rating import BucketKey, RatedUsage, Rating, Sum, UsedTokens, billable, buckets_of
-from galerne.billing.rating_rows import (
-    BUCKETS,
-    Revision,
-    add_to_buckets,
-    bucket_of,
-    month_of,
-    month_start,
-    period_of,
-    queue_unmatched,
-    write_revisions,
-)
+from galerne.billing.rating import BucketKey, RatedUsage, Sum, UsedTokens, buckets_of
+from galerne.billing.rating_rows import month_start, period_of, queue_unmatched, write_first_ratings
 from galerne.billing.rating_tables import ClosedPeriodRow, RatingStateRow, UnmatchedUsageRow, UsageRatingRow
+from galerne.billing.rating_totals import AS_TEXT, AS_TIMES, rate_totals
+from galerne.billing.usage_sums import HOURS, add_sums, bucket_of
 from galerne.governance import Actor
 from galerne.journal import Entry, append
-from galerne.kernel import BadRequest, Clock, Conflict, UtcTime
+from galerne.kernel import BadRequest, Clock, Conflict, Query, Rows, Script, run_in_session
 
 BATCH = 20_000
 _OVERLAP_MS = 2 * 86_400_000
 _MONTH = re.compile("20[0-9]{2}-(0[1-9]|1[0-2])")
-_NEW = text(
+_WALK = 10  # so many times as many events are looked at as are rated, at most, while others wait to write
+_AS_FAR = "SELECT id FROM usage_events WHERE id > :after ORDER BY id LIMIT 1 OFFSET :walk"
+_NEW = (
     "SELECT e.id, e.started_at, e.workspace_id, e.key_id, e.organisation_id, e.model, e.endpoint, e.tier, e.zone, "
     "e.input_tokens, e.cached_tokens, e.output_tokens "
     "FROM usage_events e LEFT JOIN usage_ratings r ON r.event_id = e.id AND r.revision = 0 "
-    "WHERE e.id > :after AND r.event_id IS NULL ORDER BY e.id LIMIT :limit"
-).columns(started_at=UtcTime())
+    "WHERE e.id > :after{bound} AND r.event_id IS NULL ORDER BY e.id LIMIT :limit"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,41 +54,36 @@ async def rate_batch(session: AsyncSession, clock: Clock, after: str | None = No
     """
     await hold_rating(session)
     begin = await _beginning(session, clock.now()) if after is None else after
-    found = list(map(UsedTokens._make, (await session.execute(_NEW, {"after": begin, "limit": limit})).all()))
+    # Whoever begins anywhere walks past what was rated a part at a time, in transactions that hold up nobody.
+    found, end = await run_in_session(session, _new(begin, limit, 0 if after is None else limit * _WALK))
     if not found:
-        return RatedBatch(0, 0, 0, begin, False)
-    organisations = {each.organisation_id for each in found}
-    terms = await refresh_terms(session, organisations, clock.now())
+        return RatedBatch(0, 0, 0, end or begin, bool(end))
+    terms = await refresh_terms(session, {event[4] for event in found}, clock.now())
     version = await newest_version(session)  # first: a version that is written meanwhile is the next batch's
-    rating = billable(rater_by(await read_book(session, version=version), terms).rate(found), found)
-    closed = await closed_periods(session)
-    revisions = revisions_of(found, rating, closed, version)
-    await write_revisions(session, revisions, clock.now())
-    await queue_unmatched(session, rating.unmatched, clock.now())
-    await add_to_buckets(session, sums_of(rating.usage, {each.used.event_id: each.period for each in revisions}))
-    newest = found[-1].event_id
+    rater, closed = rater_by(await read_book(session, version=version), terms), await closed_periods(session)
+    times = AS_TEXT if isinstance(found[0][1], str) else AS_TIMES
+    totals = rate_totals(rater, found, lambda at: period_of(at, closed), times)
+    await write_first_ratings(session, found, totals.costs, (version, times.write(clock.now())))
+    unpriced = [event for event, (nano, _, _) in zip(found, totals.costs, strict=True) if nano is None]
+    waiting = [UsedTokens(event[0], times.read(event[1]), *event[2:]) for event in unpriced]
+    await queue_unmatched(session, waiting, clock.now())
+    await add_sums(session, totals.sums)
+    newest = found[-1][0]
     behind = RatingStateRow.last_event_id < newest
     await session.execute(update(RatingStateRow).where(behind).values(last_event_id=newest))
-    late = sum(each.period != month_of(each.used.occurred_at) for each in revisions)
-    return RatedBatch(len(rating.nano_of), len(rating.unmatched), late, newest, len(found) == limit)
+    late = sum(hour.is_late for _, _, hour in totals.costs)
+    full = len(found) == limit
+    return RatedBatch(
+        len(found) - len(waiting), len(waiting), late, newest if full else end or newest, full or bool(end)
+    )
 
 
-def revisions_of(events: Iterable[UsedTokens], rating: Rating, closed: frozenset[str], version: int) -> list[Revision]:
-    """The first revisions of events that were rated for the first time."""
-    currency_of = {usage.event_id: usage.currency for usage in rating.usage}
-    return [
-        Revision(
-            used,
-            0,
-            "unmatched" if (nano := rating.nano_of.get(used.event_id)) is None else "rated",
-            period_of(used.occurred_at, closed),
-            version,
-            0,
-            nano or 0,
-            currency_of.get(used.event_id),
-        )
-        for used in events
-    ]
+def _new(after: str, limit: int, walk: int) -> Script[tuple[Rows, str]]:
+    """Events that have no state, and the last id that was looked at if that was not the end."""
+    ends = (yield Query(_AS_FAR, {"after": after, "walk": walk - 1})) if walk else []
+    values = {"after": after, "limit": limit} | ({"end": ends[0][0]} if ends else {})
+    found = yield Query(_NEW.format(bound=" AND e.id <= :end" if ends else ""), values)
+    return found, ends[0][0] if ends else ""
 
 
 def sums_of(
@@ -162,9 +151,9 @@ async def closed_periods(session: AsyncSession) -> frozenset[str]:
 
 async def buckets_in(session: AsyncSession, period: str, organisation_id: str | None = None) -> dict[BucketKey, Sum]:
     """What a month's buckets hold, late usage of earlier months among it, by its own hours."""
-    query = select(*BUCKETS.columns).where(BUCKETS.c.period == period)
+    query = select(HOURS).where(HOURS.c.period == period)
     if organisation_id is not None:
-        query = query.where(BUCKETS.c.organisation_id == organisation_id)
+        query = query.where(HOURS.c.organisation_id == organisation_id)
     return dict(bucket_of(row) for row in await session.execute(query))
 
 

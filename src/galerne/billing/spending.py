@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.charges import Period
-from galerne.billing.rating_tables import UsageBucketRow
+from galerne.billing.usage_sums import HOURS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Spent:
 
 async def spent(session: AsyncSession, organisation_id: str, currency: str, period: Period) -> list[Spent]:
     """What an organisation's use in `period` was worth in `currency`, by key."""
-    row = UsageBucketRow
+    row = HOURS.c
     whose = (row.workspace_id, row.key_id)
     query = select(*whose, func.sum(row.quantity), func.sum(row.nano)).where(
         row.organisation_id == organisation_id,

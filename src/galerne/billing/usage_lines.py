@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from sqlalchemy import case, func, select
+from sqlalchemy import ColumnElement, Select, case, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.price_book import Rate
 from galerne.billing.price_reading import read_book
 from galerne.billing.rating import LineKey, tier_prices
 from galerne.billing.rating_rows import month_of, month_start, next_month
-from galerne.billing.rating_tables import UsageBucketRow
+from galerne.billing.usage_sums import BUCKETS, KEYS, LINES
 from galerne.billing.volume_tiers import amount_nano, tier_quantities
 
-_ROW = UsageBucketRow
-_LINE = tuple(getattr(_ROW, name) for name in LineKey._fields)
+_ROW = BUCKETS.c
+_LINE = tuple(LINES.c[name] for name in LineKey._fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ async def usage_lines(
     """
     if rates is None:
         rates = {rate.id: rate for rate in (await read_book(session)).rates}
-    own = (_ROW.organisation_id == organisation_id, _ROW.period == period)
+    own = (_ROW.key_number.in_(_keys(organisation_id)), _ROW.period == period)
     first = await session.scalar(select(func.min(_ROW.hour)).where(*own))
     lines: list[UsageLine] = []
     for month in () if first is None else _months(month_of(first), period):
@@ -121,21 +121,29 @@ def _tiers(
 
 async def _sums(session: AsyncSession, organisation_id: str, month: str, period: str) -> list[LineSum]:
     earlier = _ROW.period != period
-    query = (
+    by_line = (
         select(
-            *_LINE,
-            _ROW.currency,
-            func.sum(_ROW.quantity),
-            func.sum(_ROW.nano),
-            func.sum(case((earlier, _ROW.quantity), else_=0)),
-            func.sum(case((earlier, _ROW.nano), else_=0)),
+            _ROW.line_number,
+            func.sum(_ROW.quantity).label("quantity"),
+            func.sum(_ROW.nano).label("nano"),
+            func.sum(case((earlier, _ROW.quantity), else_=0)).label("quantity_before"),
+            func.sum(case((earlier, _ROW.nano), else_=0)).label("nano_before"),
         )
-        .where(_ROW.organisation_id == organisation_id, _ROW.period.in_(_months(month, period)))
+        .where(_ROW.key_number.in_(_keys(organisation_id)), _ROW.period.in_(_months(month, period)))
         .where(_ROW.hour >= month_start(month), _ROW.hour < month_start(next_month(month)))
-        .group_by(*_LINE, _ROW.currency)
+        .group_by(_ROW.line_number)
+        .subquery()
     )
+    sums = (by_line.c[name] for name in LineSum._fields[2:])
+    columns: list[ColumnElement[Any]] = [*_LINE, LINES.c.currency, *sums]
+    query: Select[Any] = select(*columns).join(LINES, LINES.c.number == by_line.c.line_number)
     # PostgreSQL sums big integers as decimals.
-    return [LineSum(_line(row[:7]), row[7], *map(int, row[8:])) for row in await session.execute(query)]
+    rows = await session.execute(query)
+    return [LineSum(_line(tuple(row)[:7]), row.currency, *map(int, tuple(row)[8:])) for row in rows]
+
+
+def _keys(organisation_id: str) -> Select[tuple[int]]:
+    return select(KEYS.c.number).where(KEYS.c.organisation_id == organisation_id)
 
 
 def _line(values: Sequence[Any]) -> LineKey:

@@ -62,15 +62,18 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class Database:
-    """One database. Sessions come from `transaction()`, which alone commits, and from `reading()`."""
+    """One database. Sessions come from `transaction()`, which alone commits, and from `reading()`.
 
-    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+    `cache_mib`: how much of SQLite's file a connection that writes keeps; who writes millions of rows wants more.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 5, cache_mib: int = 1) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._engine = _engine(self.url, pool_size)
         self._readers = self._engine
         if self.is_sqlite:
-            make_durable(self._engine)
+            make_durable(self._engine, cache_mib)
             self._readers = _engine(self.url, pool_size)
             _make_read_only(self._readers)
         read_only = {} if self.is_sqlite else {"postgresql_readonly": True}
@@ -151,9 +154,9 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
     return create_async_engine(url, hide_parameters=True, pool_size=pool_size, pool_pre_ping=pre_ping)
 
 
-def make_durable(engine: AsyncEngine) -> None:
+def make_durable(engine: AsyncEngine, cache_mib: int = 1) -> None:
     """Have a SQLite engine use WAL, flush each commit to the disk, and take the write lock at once."""
-    _on_connect(engine, DURABLE)
+    _on_connect(engine, (*DURABLE, f"cache_size={-1024 * cache_mib}"))
     # Taking the lock at the beginning lets writers queue; taking it at the first write lets them deadlock.
     event.listen(engine.sync_engine, "begin", _begin_immediate)
 

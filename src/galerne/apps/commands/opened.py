@@ -1,6 +1,7 @@
 """How a command opens an installation's database: in the folder it was told, migrated, a server running or not."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -70,7 +71,9 @@ def print_table(table: Table) -> None:
 
 
 async def _run(url: str, work: Callable[[Database], Awaitable[T]]) -> T:
-    database = Database(url, pool_size=1)
+    # Nothing but this command fills the memory that it is given: rating and closing write and make millions of things.
+    database = Database(url, pool_size=1, cache_mib=32)
+    gc.set_threshold(50_000, 20, 20)
     try:
         await database.migrate()
         return await work(database)

@@ -6,13 +6,13 @@ The database groups, sorts and sums; what comes out is as long as there are grou
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, literal_column, select, tuple_
+from sqlalchemy import ColumnElement, Integer, Select, and_, case, func, literal_column, select, tuple_, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from galerne.billing.budgets.tables import CostCentreRow
 from galerne.billing.costs.query import MOST_ROWS, Cost, CostGroup, CostQuery, names_before, page_after
-from galerne.billing.rating_tables import UsageBucketRow
+from galerne.billing.usage_sums import HOURS
 from galerne.kernel import BadRequest
 
 _ROWS_AT_ONCE = 1000
@@ -60,11 +60,11 @@ def _cost(query: CostQuery, row: Any) -> Cost:
 
 def _summed(session: AsyncSession, query: CostQuery, after: list[str] | None) -> Select[Any]:
     """Names and sums. Names are made in a subquery: PostgreSQL takes an expression with parameters for another one."""
-    bucket = UsageBucketRow
+    bucket = HOURS.c
     named = _columns(session)
     chosen = [named[name].label(name) for name in query.columns]
     inner = select(*chosen, bucket.token_class.label("class"), bucket.quantity, bucket.requests, bucket.nano)
-    inner = inner.select_from(bucket)
+    inner = inner.select_from(HOURS)
     if query.cost_centres or "cost_centre" in query.columns:
         for centre, kind, subject in ((_OWN, "key", bucket.key_id), (_WORKSPACES, "workspace", bucket.workspace_id)):
             inner = inner.outerjoin(
@@ -85,23 +85,24 @@ def _summed(session: AsyncSession, query: CostQuery, after: list[str] | None) ->
 
 
 def _columns(session: AsyncSession) -> dict[str, ColumnElement[Any]]:
-    bucket = UsageBucketRow
+    bucket = HOURS.c
+    seconds = type_coerce(bucket.hour, Integer) * 3600
     if session.get_bind().dialect.name == "sqlite":
-        day: ColumnElement[Any] = func.substr(bucket.hour, 1, 10)
+        day: ColumnElement[Any] = func.strftime("%Y-%m-%d", seconds, "unixepoch")
     else:
-        day = func.to_char(func.timezone("UTC", bucket.hour), literal_column("'YYYY-MM-DD'"))
+        day = func.to_char(func.timezone("UTC", func.to_timestamp(seconds)), literal_column("'YYYY-MM-DD'"))
     found: dict[CostGroup, ColumnElement[Any]] = {
         "day": day,
-        "organisation_id": bucket.organisation_id.expression,
-        "workspace_id": bucket.workspace_id.expression,
-        "api_key_id": bucket.key_id.expression,
+        "organisation_id": bucket.organisation_id,
+        "workspace_id": bucket.workspace_id,
+        "api_key_id": bucket.key_id,
         "cost_centre": func.coalesce(_OWN.cost_centre, _WORKSPACES.cost_centre, ""),
-        "model": bucket.model_id.expression,
-        "token_class": bucket.token_class.expression,
-        "service_tier": bucket.service_tier.expression,
-        "zone": bucket.zone.expression,
+        "model": bucket.model_id,
+        "token_class": bucket.token_class,
+        "service_tier": bucket.service_tier,
+        "zone": bucket.zone,
     }
-    return {**found, "currency": bucket.currency.expression}
+    return {**found, "currency": bucket.currency}
 
 
 def _conditions(query: CostQuery, named: dict[str, ColumnElement[Any]]) -> list[ColumnElement[bool]]:
@@ -121,7 +122,7 @@ def _conditions(query: CostQuery, named: dict[str, ColumnElement[Any]]) -> list[
         if several:
             conditions.append(named[name].in_(several))
     if query.since is not None:
-        conditions.append(UsageBucketRow.hour >= query.since)
+        conditions.append(HOURS.c.hour >= query.since)
     if query.until is not None:
-        conditions.append(UsageBucketRow.hour < query.until)
+        conditions.append(HOURS.c.hour < query.until)
     return conditions

@@ -133,6 +133,18 @@ class Frontier:
             full >>= 1
         self.size += 1
 
+    def extend(self, leaf_hashes: Iterable[bytes]) -> None:
+        """Take more leaves, in their order."""
+        sha256, nodes, size = hashlib.sha256, self.nodes, self.size
+        for node in leaf_hashes:
+            full = size
+            while full & 1:
+                node = sha256(b"\x01" + nodes.pop() + node).digest()
+                full >>= 1
+            nodes.append(node)
+            size += 1
+        self.size = size
+
     def root(self) -> bytes:
         """The root of the tree as it is now."""
         return _fold(self.nodes)

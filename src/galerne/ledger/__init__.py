@@ -52,7 +52,7 @@ from galerne.ledger.service import (
     sweep_all,
     transfers_of,
 )
-from galerne.ledger.settled import settled_by
+from galerne.ledger.settled import settled_by, settlements_of
 from galerne.ledger.transfers import Posting, Transfer, post_script
 
 __all__ = [
@@ -117,6 +117,7 @@ __all__ = [
     "renew_script",
     "settle_script",
     "settled_by",
+    "settlements_of",
     "sweep_all",
     "sweep_credits",
     "sweep_script",

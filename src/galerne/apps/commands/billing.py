@@ -72,7 +72,9 @@ def close(
                 ids=Ids(),
                 clock=clock,
                 check=validator.check,
-                progress=lambda done, whole: bar.update(task, completed=done, total=whole),
+                progress=lambda stage, done, whole: bar.update(
+                    task, description=f"{month} {stage}", completed=done, total=whole or None
+                ),
             )
             return await close_billing(database, SYSTEM, order, parts)
 

@@ -1,10 +1,11 @@
 """Closing a month: rate what is left, close it for usage, draft, check and finalise each customer's invoices.
 
 One short transaction a step, customers in the order of their ids: killed anywhere and run again it goes on where it
-was, with the numbers and amounts that an undisturbed run gives. Memory is that of one customer's lines.
+was, with the numbers and amounts that an undisturbed run gives. Memory is that of one customer's lines, and of the
+right edges of the trees of as many customers as one walk over the month's requests serves.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -17,6 +18,7 @@ from galerne.billing.invoices.finalising import Checker, check_invoice, finalise
 from galerne.billing.invoices.frozen import thaw
 from galerne.billing.invoices.invoice import Invoice, InvoiceLine
 from galerne.billing.invoices.lines import span_of
+from galerne.billing.invoices.month_requests import MonthKnown, month_requests
 from galerne.billing.invoices.parties import find_profile
 from galerne.billing.invoices.postings import net_nanos, recognition
 from galerne.billing.invoices.records import (
@@ -28,6 +30,7 @@ from galerne.billing.invoices.records import (
     write_draft,
 )
 from galerne.billing.invoices.tables import BillingCloseRow, InvoiceLineRow, InvoiceRow
+from galerne.billing.price_reading import read_book
 from galerne.billing.rating_revisions import rerate_unmatched
 from galerne.billing.rating_service import close_period, rate_batch
 from galerne.billing.rating_tables import UnmatchedUsageRow
@@ -39,6 +42,8 @@ from galerne.kernel import Clock, Conflict, Database, GalerneError, Ids
 from galerne.ledger import post_entry
 
 _UNPOSTED = ("draft", "empty", "void")
+_AT_ONCE = 10_000  # customers for whom one walk over the month's requests is made
+_WHOLE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +60,15 @@ class CloseOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseParts:
-    """What closing works with; `progress` is told how many of how many customers are done."""
+    """What closing works with; `progress` is told which stage it is in, and how much of how much is done there.
+
+    Stages are `rating` (of an unknown number of requests: 0), `requests` and `customers`.
+    """
 
     ids: Ids
     clock: Clock
     check: Checker
-    progress: Callable[[int, int], None] = lambda _done, _all: None
+    progress: Callable[[str, int, int], None] = lambda _stage, _done, _all: None
 
 
 @dataclass(slots=True)
@@ -88,7 +96,7 @@ async def close_billing(database: Database, actor: Actor, order: CloseOrder, par
     """
     begun = await _begun(database, order, parts.clock)
     await _advance(database, parts)
-    await _rate(database, parts.clock)
+    await _rate(database, parts)
     report = CloseReport(order.period, await _unmatched(database, begun.until))
     if report.unmatched and not order.allow_unmatched:
         raise Conflict(
@@ -101,13 +109,16 @@ async def close_billing(database: Database, actor: Actor, order: CloseOrder, par
         await close_period(session, actor, order.period, parts.clock)
     async with database.reading() as session:
         customers = sorted([each.id for each in await list_organisations(session)])
-    for done, organisation_id in enumerate(customers):
-        parts.progress(done, len(customers))
-        try:
-            await _close_customer(database, actor, (organisation_id, begun), parts, report)
-        except GalerneError as error:
-            report.refused[organisation_id] = error.message
-    parts.progress(len(customers), len(customers))
+    for first in range(0, len(customers), _AT_ONCE):
+        some = customers[first : first + _AT_ONCE]
+        known = await _known(database, begun.period, some, parts)
+        for done, organisation_id in enumerate(some, first):
+            parts.progress("customers", done, len(customers))
+            try:
+                await _close_customer(database, actor, (organisation_id, begun, known), parts, report)
+            except GalerneError as error:
+                report.refused[organisation_id] = error.message
+    parts.progress("customers", len(customers), len(customers))
     if report.is_done:
         await _finish(database, actor, order.period, parts.clock)
     return report
@@ -170,17 +181,32 @@ async def _advance(database: Database, parts: CloseParts) -> None:
         await renew_due(session, parts.clock)
 
 
-async def _rate(database: Database, clock: Clock) -> None:
+async def _rate(database: Database, parts: CloseParts) -> None:
+    clock, rated = parts.clock, 0
     after, more = "", True
     while more:
+        parts.progress("rating", rated, 0)
         async with database.transaction() as session:
             batch = await rate_batch(session, clock, after)
-        after, more = batch.last_id, batch.more
+        after, more, rated = batch.last_id, batch.more, rated + batch.rated
     after, more = "", True
     while more:
         async with database.transaction() as session:
             _, after = await rerate_unmatched(session, clock, after=after)
         more = bool(after)
+
+
+async def _known(database: Database, period: str, customers: Sequence[str], parts: CloseParts) -> MonthKnown:
+    """What the requests of those customers come to that have no invoice of the month yet."""
+    async with database.reading() as session:
+        drafted = select(InvoiceRow.organisation_id).where(InvoiceRow.period == period, InvoiceRow.purpose == "period")
+        open_ = set(customers) - set(await session.scalars(drafted))
+        rates = {rate.id: rate for rate in (await read_book(session)).rates}
+    parts.progress("requests", 0, _WHOLE)
+    found = await month_requests(
+        database, period, open_, lambda part: parts.progress("requests", int(part * _WHOLE), _WHOLE)
+    )
+    return MonthKnown(found, rates)
 
 
 async def _unmatched(database: Database, until: datetime) -> int:
@@ -190,14 +216,15 @@ async def _unmatched(database: Database, until: datetime) -> int:
 
 
 async def _close_customer(
-    database: Database, actor: Actor, what: tuple[str, _Begun], parts: CloseParts, report: CloseReport
+    database: Database, actor: Actor, what: tuple[str, _Begun, MonthKnown], parts: CloseParts, report: CloseReport
 ) -> None:
-    organisation_id, begun = what
+    organisation_id, begun, known = what
     async with database.reading() as session:
         profile = await find_profile(session, organisation_id)
         drafted = await invoices_of_month(session, organisation_id, begun.period)
         language = "en" if profile is None else profile.language
-        found = [] if drafted else await collect_month(session, organisation_id, begun.period, begun.until, language)
+        month = (begun.period, begun.until, language, known)
+        found = [] if drafted else await collect_month(session, organisation_id, *month)
     if found and profile is None:
         report.unbilled.append(organisation_id)
         return

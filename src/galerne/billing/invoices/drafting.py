@@ -10,7 +10,6 @@ from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
 
 from galerne.billing.charges import Charge, Period
 from galerne.billing.contracts import ContractVersion, charges_of_contract, contract_usage, list_contracts
@@ -24,15 +23,16 @@ from galerne.billing.invoices.lines import (
     span_of,
     usage_line,
 )
+from galerne.billing.invoices.month_requests import MonthKnown, Requests
 from galerne.billing.invoices.tables import InvoiceChargeRow, InvoiceRow
-from galerne.billing.invoices.usage import UsageLeaf, rated_leaves
+from galerne.billing.invoices.usage import first_billed, rated_leaves
 from galerne.billing.invoices.wording import words
 from galerne.billing.pricing import PPM, half_even
 from galerne.billing.rating_tables import UsageRatingRow
 from galerne.billing.subscriptions import organisation_charges
 from galerne.billing.usage_lines import UsageLine, usage_lines
 from galerne.governance import SYSTEM
-from galerne.journal import EMPTY_ROOT, Frontier, hash_leaf
+from galerne.journal import EMPTY_ROOT, hash_leaf
 from galerne.kernel import invariant
 from galerne.ledger import AccountKind, accounts_of, settled_by
 
@@ -56,25 +56,26 @@ class MonthDraft:
 @dataclass(slots=True)
 class _Usage:
     lines: list[UsageLine] = field(default_factory=list[UsageLine])
-    tree: Frontier = field(default_factory=Frontier)
-    nano: int = 0
-    by_credit_nano: int = 0
-
-    def add(self, leaf: UsageLeaf) -> None:
-        self.nano += leaf.nano
-        self.tree.append(hash_leaf(leaf.encoded()))
+    requests: Requests = field(default_factory=Requests)
 
 
 async def collect_month(
-    session: AsyncSession, organisation_id: str, period: str, until: datetime, language: Language
+    session: AsyncSession,
+    organisation_id: str,
+    period: str,
+    until: datetime,
+    language: Language,
+    known: MonthKnown | None = None,
 ) -> list[MonthDraft]:
     """The month's drafts, by currency: rated usage that is billed in it, and what has become due before `until`.
+
+    `known` is what was found out of all customers' requests before; otherwise this one's are walked over now.
 
     Reads only. What was billed before is left out, by each charge's id and amount: of one that has grown since, the
     difference is billed.
     """
     span = span_of(period)
-    usage = await _usage(session, organisation_id, period)
+    usage = await _usage(session, organisation_id, period, known)
     contracts = await list_contracts(session, organisation_id)
     billed = await _billed(session, organisation_id)
     open_ = [
@@ -90,21 +91,21 @@ async def collect_month(
         used = [usage_line(each, language) for each in mine.lines]
         own = [(charge, rest) for charge, rest in open_ if charge.currency == currency]
         under = _under(contracts, currency, span)
-        lines = [*used, *_settled(used, (own, under), mine.by_credit_nano, (span, language, currency))]
+        lines = [*used, *_settled(used, (own, under), mine.requests.by_credit_nano, (span, language, currency))]
         lines += [charge_line(charge, rest) for charge, rest in own if not (under and charge.kind in _CONTRACT_USE)]
         gone = [(name, nano, month) for name, nano, unit, month in carried if unit == currency]
         lines += [carried_line(nano, span, language, month) for _, nano, month in gone]
         if lines:
             charges = {charge.id: rest for charge, rest in own} | {name: nano for name, nano, _ in gone}
-            root = mine.tree.root() if mine.tree.size else EMPTY_ROOT
+            tree = mine.requests.tree
             found = MonthDraft(
                 organisation_id=organisation_id,
                 period=period,
                 currency=currency,
                 lines=tuple(lines),
                 charges=charges,
-                usage_root=root,
-                usage_size=mine.tree.size,
+                usage_root=tree.root() if tree.size else EMPTY_ROOT,
+                usage_size=tree.size,
             )
             drafts.append(found)
     return drafts
@@ -137,42 +138,44 @@ def _settled(
     return lines
 
 
-async def _usage(session: AsyncSession, organisation_id: str, period: str) -> dict[str, _Usage]:
+async def _usage(
+    session: AsyncSession, organisation_id: str, period: str, known: MonthKnown | None
+) -> dict[str, _Usage]:
+    if known is None:
+        requests = await _requests(session, organisation_id, period)
+    else:
+        requests = known.requests.get(organisation_id, {})
+    usage = {currency: _Usage(requests=each) for currency, each in requests.items()}
+    rates = None if known is None else known.rates
+    for line in await usage_lines(session, organisation_id, period, rates):
+        usage.setdefault(line.currency, _Usage()).lines.append(line)
+    for currency, each in usage.items():
+        hours, nano = sum(line.requests_nano for line in each.lines), each.requests.nano
+        invariant(hours == nano, f"{period} {organisation_id} {currency}: requests {nano}, hours {hours}")
+    return usage
+
+
+async def _requests(session: AsyncSession, organisation_id: str, period: str) -> dict[str, Requests]:
     accounts = await accounts_of(session, organisation_id)
     prepaid = {each.account.currency: each.account.id for each in accounts if each.account.kind is AccountKind.PREPAID}
-    usage: dict[str, _Usage] = {}
+    found: dict[str, Requests] = {}
     revised = await _revised(session, organisation_id, period) if prepaid else set[str]()
     async for leaves in rated_leaves(session, organisation_id, period):
         names: dict[str, set[str]] = {}
         for leaf in leaves:
-            usage.setdefault(leaf.currency, _Usage()).add(leaf)
+            found.setdefault(leaf.currency, Requests()).add(leaf.nano, [hash_leaf(leaf.encoded())])
             names.setdefault(leaf.currency, set()).add(leaf.event_id)
         for currency in names.keys() & prepaid.keys():
-            fresh = await _first_billed(session, period, names[currency] - revised)
-            usage[currency].by_credit_nano += await settled_by(session, prepaid[currency], fresh)
+            fresh = await first_billed(session, period, names[currency] - revised)
+            found[currency].by_credit_nano += await settled_by(session, prepaid[currency], fresh)
     # What was taken back in the month that billed it has no leaf, and was paid all the same.
     names_of_revised = sorted(revised)
     for start in range(0, len(names_of_revised), _PAGE):
-        fresh = await _first_billed(session, period, set(names_of_revised[start : start + _PAGE]))
+        fresh = await first_billed(session, period, set(names_of_revised[start : start + _PAGE]))
         for currency, account_id in prepaid.items():
             if paid_nano := await settled_by(session, account_id, fresh):
-                usage.setdefault(currency, _Usage()).by_credit_nano += paid_nano
-    for line in await usage_lines(session, organisation_id, period):
-        usage.setdefault(line.currency, _Usage()).lines.append(line)
-    for currency, each in usage.items():
-        hours = sum(line.requests_nano for line in each.lines)
-        invariant(hours == each.nano, f"{period} {organisation_id} {currency}: requests {each.nano}, hours {hours}")
-    return usage
-
-
-async def _first_billed(session: AsyncSession, period: str, names: set[str]) -> list[str]:
-    # A request that was corrected later, or had no price at first, was paid in the month that billed it first.
-    row, before = UsageRatingRow, aliased(UsageRatingRow)
-    rated_before = select(before.event_id).where(
-        before.event_id == row.event_id, before.state == "rated", before.revision < row.revision
-    )
-    query = select(row.event_id).where(row.event_id.in_(names), row.state == "rated", row.period == period)
-    return sorted(await session.scalars(query.where(~rated_before.exists())))
+                found.setdefault(currency, Requests()).by_credit_nano += paid_nano
+    return found
 
 
 async def _revised(session: AsyncSession, organisation_id: str, period: str) -> set[str]:

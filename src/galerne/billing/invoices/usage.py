@@ -4,20 +4,23 @@ Nothing is stored twice: an event's rating names the version of the price book, 
 corrected or re-rated after its month was closed has leaves with the difference, which may be negative.
 """
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from galerne.billing.price_reading import read_book
 from galerne.billing.price_terms import rater_of
 from galerne.billing.rating import LineKey, RatedUsage, Rater, UsedTokens
-from galerne.billing.rating_tables import UsageCorrectionRow
+from galerne.billing.rating_tables import UsageCorrectionRow, UsageRatingRow
 from galerne.kernel import UtcTime
 
 _PAGE = 2000
+_MOST_RATERS = 8
 _COLUMNS = (
     "e.id, e.started_at, e.workspace_id, e.key_id, e.organisation_id, e.model, e.endpoint, e.tier, e.zone, "
     "e.input_tokens, e.cached_tokens, e.output_tokens, r.revision, r.state, r.version, r.correction"
@@ -55,7 +58,14 @@ class UsageLeaf(NamedTuple):
         return _canonical(fields)
 
 
-class _Revision(NamedTuple):
+def canonical_line(line: LineKey) -> bytes:
+    """A leaf's line, canonical JSON."""
+    return _canonical(line._asdict())
+
+
+class RatedRevision(NamedTuple):
+    """What an event counted as by one of its ratings."""
+
     used: UsedTokens
     revision: int
     state: str
@@ -64,18 +74,19 @@ class _Revision(NamedTuple):
 
 
 class Raters:
-    """Raters for one organisation, one for each version of the price book that its usage was rated by."""
+    """Raters for these organisations, one for each version of the price book that their usage was rated by."""
 
-    def __init__(self, session: AsyncSession, organisation_id: str) -> None:
-        self._session = session
-        self._organisation_id = organisation_id
+    def __init__(self, organisations: set[str]) -> None:
+        self._organisations = organisations
         self._by_version: dict[int, Rater] = {}
 
-    async def by(self, version: int) -> Rater:
-        """The rater by that version."""
+    async def by(self, session: AsyncSession, version: int) -> Rater:
+        """The rater by that version; only some are kept, for each has a price book."""
         if version not in self._by_version:
-            book = await read_book(self._session, version=version)
-            self._by_version[version] = await rater_of(self._session, book, {self._organisation_id})
+            if len(self._by_version) >= _MOST_RATERS:
+                self._by_version.clear()
+            book = await read_book(session, version=version)
+            self._by_version[version] = await rater_of(session, book, self._organisations)
         return self._by_version[version]
 
 
@@ -86,35 +97,49 @@ async def rated_leaves(
 
     It begins beyond the event `after`. A month that is closed gives the same leaves for ever. Memory is that of a page.
     """
-    raters = Raters(session, organisation_id)
+    raters = Raters({organisation_id})
     while True:
         values = {"period": period, "organisation": organisation_id, "after": after, "limit": page}
-        rows = [_revision(row) for row in await session.execute(_BILLED, values)]
+        rows = [revision_of(row) for row in await session.execute(_BILLED, values)]
         if not rows:
             return
         if len(rows) == page:  # an event's revisions stay together: the last one is left for the next page
             last = rows[-1].used.event_id
             rows = [row for row in rows if row.used.event_id != last] or rows
         after = rows[-1].used.event_id
-        leaves = await _leaves(session, raters, rows)
+        leaves = await leaves_of(session, raters, rows)
         if leaves:
             yield leaves
 
 
-async def _leaves(session: AsyncSession, raters: Raters, rows: Sequence[_Revision]) -> list[UsageLeaf]:
-    changed = sorted({row.used.event_id for row in rows if row.revision})
-    plain = [row for row in rows if not row.revision and row.used.event_id not in set(changed)]
+async def leaves_of(session: AsyncSession, raters: Raters, rows: Sequence[RatedRevision]) -> list[UsageLeaf]:
+    """The leaves of rows of a billing period, with all of each event that are billed in it, in their order."""
+    changed = {row.used.event_id for row in rows if row.revision}
+    plain = [row for row in rows if row.used.event_id not in changed]
     leaves = [_leaf(each) for each in await _rated(session, raters, plain)]
     if changed:
-        leaves += await _differences(session, raters, rows, changed)
+        leaves += await _differences(session, raters, rows, sorted(changed))
     return sorted(leaves, key=_order)
 
 
+async def first_billed(session: AsyncSession, period: str, names: set[str]) -> list[str]:
+    """Those of some events, a few thousand at most, that the month bills first, whatever becomes of them.
+
+    A request that was corrected later, or had no price at first, was paid in the month that billed it first.
+    """
+    row, before = UsageRatingRow, aliased(UsageRatingRow)
+    rated_before = select(before.event_id).where(
+        before.event_id == row.event_id, before.state == "rated", before.revision < row.revision
+    )
+    query = select(row.event_id).where(row.event_id.in_(names), row.state == "rated", row.period == period)
+    return sorted(await session.scalars(query.where(~rated_before.exists())))
+
+
 async def _differences(
-    session: AsyncSession, raters: Raters, rows: Sequence[_Revision], changed: list[str]
+    session: AsyncSession, raters: Raters, rows: Sequence[RatedRevision], changed: list[str]
 ) -> list[UsageLeaf]:
     billed = {(row.used.event_id, row.revision) for row in rows}
-    every = [_revision(row) for row in await session.execute(_REVISIONS, {"ids": changed})]
+    every = [revision_of(row) for row in await session.execute(_REVISIONS, {"ids": changed})]
     sums: dict[tuple[str, LineKey, str], list[int]] = {}
     for row in every:
         name = row.used.event_id
@@ -132,18 +157,18 @@ async def _differences(
     ]
 
 
-async def _rated(session: AsyncSession, raters: Raters, rows: Sequence[_Revision]) -> list[RatedUsage]:
+async def _rated(session: AsyncSession, raters: Raters, rows: Sequence[RatedRevision]) -> list[RatedUsage]:
     rows = await _corrected(session, [row for row in rows if row.state == "rated"])
     by_version: dict[int, list[UsedTokens]] = {}
     for row in rows:
         by_version.setdefault(row.version, []).append(row.used)
     found: list[RatedUsage] = []
     for version, events in by_version.items():
-        found += (await raters.by(version)).rate(events).usage
+        found += (await raters.by(session, version)).rate(events).usage
     return found
 
 
-async def _corrected(session: AsyncSession, rows: Iterable[_Revision]) -> list[_Revision]:
+async def _corrected(session: AsyncSession, rows: Iterable[RatedRevision]) -> list[RatedRevision]:
     rows = list(rows)
     names = {row.used.event_id for row in rows if row.correction}
     if not names:
@@ -159,8 +184,10 @@ async def _corrected(session: AsyncSession, rows: Iterable[_Revision]) -> list[_
     ]
 
 
-def _revision(row: Any) -> _Revision:
-    return _Revision(UsedTokens(*row[:12]), *row[12:])
+def revision_of(row: Any, read: Callable[[Any], datetime] | None = None) -> RatedRevision:
+    """A row of an event and one of its ratings; `read` makes a time of what it has as one."""
+    at = row[1] if read is None else read(row[1])
+    return RatedRevision(UsedTokens(row[0], at, *row[2:12]), *row[12:])
 
 
 def _leaf(usage: RatedUsage) -> UsageLeaf:

@@ -61,13 +61,12 @@ def main() -> None:
 
     report = with_database(folder, work)
     stages.reached("end")
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     said = {
         "stages": stages.took,
         "checking_s": stages.checking_s,
         "checker_cpu_s": children.ru_utime + children.ru_stime,
-        "peak_mb": peak_mb,
+        "peak_mb": machine.peak_mb(stages.pid),
         "report": report_fields(report),
     }
     print(json.dumps(said, default=str))

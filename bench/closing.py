@@ -78,8 +78,8 @@ def _report(
         rows=rows,
         remarks=(
             f"{found['report']['invoices']} invoices; of the last stage {checking}; it goes by customers, not requests",
-            f"limits in requests/s: SQLite alone, writing the same states, no sums, or {limits['read']:,.0f} reading",
-            "the requests; for the walk SHA-256 alone over as many leaves and nodes",
+            f"limit of rating: SQLite alone, writing the same states ({limits['read']:,.0f} reading)",
+            "limit of the walk: SHA-256 alone, over as many leaves and nodes; limits are requests a CPU second",
             "target: minutes, in flat memory; the last line's memory is the peak",
         ),
         failed=not found["report"]["done"],

@@ -55,6 +55,12 @@ def rss_mb(pid: int) -> float:
     return int((_PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def peak_mb(pid: int) -> float:
+    """The most that a process alone has held in memory in MB (10^6 bytes); not, as `getrusage`, who started it too."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", (_PROC / str(pid) / "status").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 / 1e6 if found else 0.0
+
+
 def descriptors(pid: int) -> int:
     """How many files, pipes and sockets a process has open."""
     return len(list((_PROC / str(pid) / "fd").iterdir()))

@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing import rate_batch, rerate_unmatched
+from galerne.billing import continue_rerating, list_reratings, rate_batch, rerate_unmatched
 from galerne.billing.budgets import give_alerts, organisations_with_budgets
 from galerne.billing.contracts import contracts_to_renew, renew_contract
 from galerne.billing.subscriptions import advance_subscription, due_subscriptions
@@ -88,6 +88,22 @@ async def _price_queue(parts: DutyParts) -> DutyReport:
         async with parts.database.transaction() as session:
             count, after = await rerate_unmatched(session, parts.clock, after=after)
         report.done, more = report.done + count, bool(after)
+    return report
+
+
+async def _rerate(parts: DutyParts) -> DutyReport:
+    async with parts.database.reading() as session:
+        unfinished = [each.digest for each in await list_reratings(session, unfinished=True)]
+    report, limit = DutyReport(), _SMALL if parts.database.is_sqlite else _LARGE // 10
+    for digest in unfinished:
+        finished = False
+        while not finished:
+            begun_s = time.monotonic()
+            async with parts.database.transaction() as session:
+                run = await continue_rerating(session, digest, parts.clock, limit)
+            report.done, finished = report.done + 1, run.finished_at is not None
+            if parts.database.is_sqlite:
+                await parts.rest(time.monotonic() - begun_s)
     return report
 
 
@@ -190,6 +206,7 @@ def defect_text(defect: BaseException) -> str:
 DUTIES = (
     Duty("rating", 15, "Rate new usage.", _rate, longest_s=3600),
     Duty("unpriced", 300, "Rate what had no price and has one by now.", _price_queue),
+    Duty("re-rating", 15, "Go on with re-ratings that were begun.", _rerate, longest_s=3600),
     Duty("credit-use", 15, "Burn what was spent onto lots of credit.", _burn),
     Duty("credit-expiry", 60, "Begin and end lots of credit.", _expire),
     Duty("subscriptions", 60, "Renew subscriptions, end trials, go on with dunning.", _advance),

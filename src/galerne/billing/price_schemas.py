@@ -11,7 +11,8 @@ from galerne.billing.price_changes import NewModifier, NewRate, PriceChange
 from galerne.billing.prices import decimal_of, nano_of
 from galerne.billing.pricing import ServiceTier, TokenClass
 from galerne.billing.quotes import Quote, QuoteAsk, quote_line_fields
-from galerne.billing.rating_revisions import Counts, Rerating
+from galerne.billing.rating_revisions import Counts
+from galerne.billing.rerating import Rerating, ReratingRun
 from galerne.billing.volume_tiers import Step, VolumeMode
 from galerne.kernel import BadRequest
 from galerne.kernel.web import Text, UtcMoment
@@ -77,6 +78,15 @@ class RerateIn(_Strict):
 
     prices: PriceChangeIn
     digest: Text | None = None
+    period: Text | None = Field(None, description="Show one month's use only, such as 2026-11.")
+    organization_id: Text | None = Field(None, description="Show one organisation's use only.")
+
+
+class ReratingList(BaseModel):
+    """Re-ratings that were begun, newest first."""
+
+    object: Literal["list"]
+    data: list[dict[str, Any]]
 
 
 class CorrectionIn(_Strict):
@@ -180,8 +190,14 @@ def rerating_fields(report: Rerating, *, applied: bool) -> dict[str, Any]:
         | {"difference": ("-" if each.difference_nano < 0 else "") + decimal_of(abs(each.difference_nano))}
         for each in report.differences
     ]
-    head = {"object": "rating.report", "applied": applied, "digest": report.digest}
+    # What was looked at in part cannot be agreed to: prices are one for all.
+    head = {"object": "rating.report", "applied": applied, "digest": report.digest if report.is_whole else None}
     return head | {"events": report.events, "changed": report.changed, "differences": rows}
+
+
+def run_fields(run: ReratingRun) -> dict[str, Any]:
+    """A re-rating that was begun, as JSON shows it."""
+    return {"object": "rating.rerating", **asdict(run)}
 
 
 def _new_rate(rate: RateIn) -> NewRate:

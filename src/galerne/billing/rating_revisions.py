@@ -4,19 +4,15 @@ Nothing is overwritten. An event gets a further revision, and what that adds or 
 that is open, at the hour of the event.
 """
 
-import json
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
-from hashlib import sha256
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, delete, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.price_book import PriceBook
-from galerne.billing.price_changes import PriceChange, change_prices, check_change, check_factors, worked_out
 from galerne.billing.price_reading import newest_version, read_book
 from galerne.billing.price_terms import rater_of
 from galerne.billing.rating import (
@@ -36,24 +32,22 @@ from galerne.billing.rating_tables import UnmatchedUsageRow, UsageCorrectionRow
 from galerne.billing.usage_sums import add_sums, new_sums
 from galerne.governance import Actor
 from galerne.journal import Entry, append
-from galerne.kernel import BadRequest, Clock, Conflict, Ids, NotFound, UtcTime
+from galerne.kernel import BadRequest, Clock, NotFound, UtcTime
 from galerne.ledger import amount_text
 
 _BATCH = 2000
 MOST_TOKENS = 2**40
 """Of one class, that an event can be corrected to."""
-_CURRENT = """
+CURRENT = """
 SELECT e.id, e.started_at, e.workspace_id, e.key_id, e.organisation_id, e.model, e.endpoint, e.tier, e.zone,
   e.input_tokens, e.cached_tokens, e.output_tokens, r.revision, r.state, r.version, r.correction
 FROM usage_ratings r JOIN usage_events e ON e.id = r.event_id
 WHERE NOT EXISTS (SELECT 1 FROM usage_ratings n WHERE n.event_id = r.event_id AND n.revision > r.revision)
 """
-_ORDER = " ORDER BY e.id LIMIT :limit"
-_TIMES = {"started_at": UtcTime()}
-_BY_ID = text(_CURRENT + "AND e.id IN :ids ORDER BY e.id").bindparams(bindparam("ids", expanding=True))
-_SINCE = text(_CURRENT + "AND e.started_at >= :since AND e.id > :after" + _ORDER).bindparams(
-    bindparam("since", type_=UtcTime())
-)
+"""Each event with the revision that counts."""
+TIMES = {"started_at": UtcTime()}
+"""The types of its columns."""
+_BY_ID = text(CURRENT + "AND e.id IN :ids ORDER BY e.id").bindparams(bindparam("ids", expanding=True))
 _CORRECTIONS = UsageCorrectionRow
 
 
@@ -75,41 +69,6 @@ class Standing(NamedTuple):
     correction: int
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Difference:
-    """What one organisation's use of one line costs before and after, in nano-units of `currency`."""
-
-    organisation_id: str
-    model_id: str
-    token_class: str
-    service_tier: str
-    zone: str
-    batch: bool
-    currency: str
-    before_nano: int
-    after_nano: int
-
-    @property
-    def difference_nano(self) -> int:
-        """By how much it becomes dearer."""
-        return self.after_nano - self.before_nano
-
-
-@dataclass(frozen=True, slots=True)
-class Rerating:
-    """What other prices would change: the lines that differ, how many events, and a digest to agree to exactly that."""
-
-    differences: tuple[Difference, ...]
-    events: int
-    changed: int
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the report, 64 hexadecimal digits."""
-        rows = [[getattr(each, name) for name in Difference.__slots__] for each in self.differences]
-        return sha256(json.dumps([rows, self.events, self.changed]).encode()).hexdigest()
-
-
 async def correct_usage(
     session: AsyncSession, actor: Actor, event_id: str, counts: Counts | None, reason: str, clock: Clock
 ) -> Standing:
@@ -123,7 +82,7 @@ async def correct_usage(
     if not reason.strip():
         raise BadRequest("Say why the usage is corrected.", param="reason")
     await hold_rating(session)
-    found = await _standing(session, await session.execute(_BY_ID.columns(**_TIMES), {"ids": [event_id]}))
+    found = await standing_of(session, await session.execute(_BY_ID.columns(**TIMES), {"ids": [event_id]}))
     if not found:
         raise NotFound(f"There is no rated usage event '{event_id[:64]}'.", code="usage_not_found", param="event")
     before, now = found[0], clock.now()
@@ -141,7 +100,7 @@ async def correct_usage(
         most = amount_text(MOST_REQUEST_NANO)
         raise BadRequest(f"So many tokens would cost more than {most}, which no request can.", param="tokens")
     after_state = "voided" if counts is None else None
-    (written,) = await _revise(session, [before], [used], after, (version, number, after_state), clock)
+    (written,) = await revise(session, [before], [used], after, (version, number, after_state), clock)
     detail: dict[str, str | int | bool | None] = {"reason": reason, "number": number, "voided": counts is None}
     # The customer's own leaf, with the counts: an invoice's proof shows by it what is billed instead.
     detail |= tokens._asdict()
@@ -163,91 +122,20 @@ async def rerate_unmatched(
     names = list(await session.scalars(query))
     if not names:
         return 0, ""
-    found = await _standing(session, await session.execute(_BY_ID.columns(**_TIMES), {"ids": names}))
+    found = await standing_of(session, await session.execute(_BY_ID.columns(**TIMES), {"ids": names}))
     version = await newest_version(session)
     book = await read_book(session, version=version)
     rater = await rater_of(session, book, {each.used.organisation_id for each in found})
-    rating = _rated(rater, found)
+    rating = rated_by(rater, found)
     matched = [each for each in found if each.used.event_id in rating.nano_of]
-    for number, each in groupby(sorted(matched, key=_correction), key=_correction):
+    for number, each in groupby(sorted(matched, key=correction_of), key=correction_of):
         part = list(each)
-        await _revise(session, part, [one.used for one in part], _only(rating, part), (version, number, None), clock)
+        await revise(session, part, [one.used for one in part], only_of(rating, part), (version, number, None), clock)
     return len(matched), names[-1] if len(names) == limit else ""
 
 
-async def preview_rerating(session: AsyncSession, change: PriceChange, clock: Clock) -> Rerating:
-    """What it would change if these prices had counted from when they say; nothing is written."""
-    proposed, since = await _proposed(session, change, clock)
-    sums: dict[tuple[Any, ...], list[int]] = {}
-    events = changed = 0
-    async for found, before, after in _compared(session, proposed, since):
-        events += len(found)
-        changed += len(_changed(found, before, after))
-        for index, usage in ((0, before.usage), (1, after.usage)):
-            for each in usage:
-                line = each.line
-                key = (each.organisation_id, *line[:5], each.currency)
-                sums.setdefault(key, [0, 0])[index] += each.nano
-    rows = sorted(Difference(*key, *amounts) for key, amounts in sums.items() if amounts[0] != amounts[1])
-    return Rerating(tuple(rows), events, changed)
-
-
-async def apply_rerating(
-    session: AsyncSession, actor: Actor, change: PriceChange, digest: str, ids: Ids, clock: Clock
-) -> Rerating:
-    """Write the prices as a version that counts from when it says, and re-rate what they change; journalled.
-
-    Raises `Conflict` unless `digest` is that of the report as it is now: what nobody has seen is not applied.
-    """
-    await hold_rating(session)
-    report = await preview_rerating(session, change, clock)
-    if report.digest != digest:
-        raise Conflict("The report has changed since it was shown; look at it again.", code="rerating_changed")
-    _, since = await _proposed(session, change, clock)
-    written = await change_prices(session, actor, change, ids, clock)
-    book = await read_book(session, version=written.number)
-    async for found, before, after in _compared(session, book, since):
-        changed = _changed(found, before, after)
-        for number, group in groupby(sorted(changed, key=_correction), key=_correction):
-            part = list(group)
-            again = _only(after, part)
-            await _revise(session, part, [each.used for each in part], again, (written.number, number, None), clock)
-    detail: dict[str, str | int | bool | None] = {"digest": digest, "events": report.changed}
-    await append(session, [_entry("rating.rerate", actor, f"prices:{written.number}", clock.now(), detail)])
-    return report
-
-
-async def _proposed(session: AsyncSession, change: PriceChange, clock: Clock) -> tuple[PriceBook, datetime]:
-    now = clock.now()
-    begins = [each.effective_from for each in (*change.rates, *change.modifiers)]
-    if not change.retroactive or not begins or any(begin is None or begin > now for begin in begins):
-        raise BadRequest("Prices to re-rate by begin in the past; say from when.", param="effective_from")
-    check_change(change, now)
-    book = await read_book(session)
-    written = worked_out(change, await newest_version(session) + 1, Ids(), now)
-    since = min(begin for begin in begins if begin is not None)
-    proposed = book.plus(written.rates, written.modifiers)
-    check_factors(proposed)
-    return proposed, since
-
-
-async def _compared(
-    session: AsyncSession, book: PriceBook, since: datetime
-) -> AsyncGenerator[tuple[list[Standing], Rating, Rating]]:
-    last = ""
-    while True:
-        values = {"since": since, "after": last, "limit": _BATCH}
-        found = await _standing(session, await session.execute(_SINCE.columns(**_TIMES), values))
-        if not found:
-            return
-        last = found[-1].used.event_id
-        live = [each for each in found if each.state != "voided"]
-        rater = await rater_of(session, book, {each.used.organisation_id for each in live})
-        yield live, await _before(session, live), _rated(rater, live)
-
-
-async def _before(session: AsyncSession, found: Sequence[Standing]) -> Rating:
-    # By the prices of then: what was rated is worked out again, and taken away exactly.
+async def rated_before(session: AsyncSession, found: Sequence[Standing]) -> Rating:
+    """What these events were rated at: by the prices of then, worked out again, so that it is taken away exactly."""
     whole = Rating()
     rated = sorted((each for each in found if each.state == "rated"), key=lambda each: each.version)
     for version, group in groupby(rated, key=lambda each: each.version):
@@ -259,7 +147,7 @@ async def _before(session: AsyncSession, found: Sequence[Standing]) -> Rating:
     return whole
 
 
-async def _revise(
+async def revise(
     session: AsyncSession,
     before: Sequence[Standing],
     events: Sequence[UsedTokens],
@@ -267,6 +155,10 @@ async def _revise(
     how: tuple[int, int, RatingState | None],
     clock: Clock,
 ) -> list[Revision]:
+    """Give events a further revision each, as the rating `after` says, and move the sums; what was written.
+
+    `how` is the price book's version, the number of the correction, and a state where it is not the rating's to say.
+    """
     version, correction, state = how
     closed = await closed_periods(session)
     currency_of = {usage.event_id: usage.currency for usage in after.usage}
@@ -284,7 +176,7 @@ async def _revise(
         for standing, used in zip(before, events, strict=True)
     ]
     periods = {each.used.event_id: each.period for each in revisions}
-    gone = sums_of((await _before(session, before)).usage, periods, sign=-1)
+    gone = sums_of((await rated_before(session, before)).usage, periods, sign=-1)
     await write_revisions(session, revisions, clock.now())
     was = {each.used.event_id for each in before if each.state == "unmatched"}
     now = {each.used.event_id: each.used for each in revisions if each.state == "unmatched"}
@@ -294,12 +186,14 @@ async def _revise(
     return revisions
 
 
-def _rated(rater: Rater, found: Sequence[Standing]) -> Rating:
+def rated_by(rater: Rater, found: Sequence[Standing]) -> Rating:
+    """What these events are rated at by a rater, without those that would cost what no request can."""
     events = [each.used for each in found]
     return billable(rater.rate(events), events)
 
 
-def _correction(standing: Standing) -> int:
+def correction_of(standing: Standing) -> int:
+    """By which correction it counts."""
     return standing.correction
 
 
@@ -315,13 +209,16 @@ def _together(*parts: dict[tuple[str, BucketKey], Sum]) -> dict[tuple[str, Bucke
     return whole
 
 
-def _only(rating: Rating, found: Iterable[Standing]) -> Rating:
+def only_of(rating: Rating, found: Iterable[Standing]) -> Rating:
+    """Of a rating what these events were rated at."""
     names = {each.used.event_id for each in found}
     nano_of = {name: nano for name, nano in rating.nano_of.items() if name in names}
     return Rating([each for each in rating.usage if each.event_id in names], nano_of)
 
 
-def _changed(found: Sequence[Standing], before: Rating, after: Rating) -> list[Standing]:
+def changed_of(found: Sequence[Standing], before: Rating, after: Rating) -> list[Standing]:
+    """Those of the events that two ratings rate otherwise."""
+
     def by_event(usage: Iterable[RatedUsage]) -> dict[str, list[tuple[object, ...]]]:
         rows: dict[str, list[tuple[object, ...]]] = {}
         for each in usage:
@@ -337,7 +234,8 @@ def _changed(found: Sequence[Standing], before: Rating, after: Rating) -> list[S
     ]
 
 
-async def _standing(session: AsyncSession, rows: Iterable[Any]) -> list[Standing]:
+async def standing_of(session: AsyncSession, rows: Iterable[Any]) -> list[Standing]:
+    """How events stand, from rows as `CURRENT` selects them, corrections in."""
     found = [Standing(UsedTokens(*row[:12]), *row[12:]) for row in rows]
     corrected = [each.used.event_id for each in found if each.correction]
     if not corrected:

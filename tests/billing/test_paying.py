@@ -21,12 +21,12 @@ from galerne.billing import (
     rate_batch,
     rating_counts,
 )
-from galerne.billing.quotes import QuoteAsk
+from galerne.billing.prices.quotes import QuoteAsk
 from galerne.governance import SYSTEM
 from galerne.kernel import Database, Ids, ManualClock
 from galerne.metering import record
 from tests.billing.books import START, rate
-from tests.billing.test_rating_in_the_database import event
+from tests.billing.rating.test_in_the_database import event
 from tests.identity.tenants import NOW
 
 

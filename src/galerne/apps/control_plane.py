@@ -20,7 +20,6 @@ from galerne.apps.refusals import install_refusals
 from galerne.apps.routes import journal as journal_routes
 from galerne.apps.routes import limits as limit_routes
 from galerne.apps.routes import proofs as proof_routes
-from galerne.billing import rating_routes
 from galerne.billing import routes as billing_routes
 from galerne.billing.budgets import budgets_router
 from galerne.billing.contracts import contracts_router
@@ -28,6 +27,7 @@ from galerne.billing.costs import costs_router
 from galerne.billing.invoice_usage import invoice_usage_router
 from galerne.billing.invoices import invoices_router
 from galerne.billing.payments import cards_router, payments_router
+from galerne.billing.rating import routes as rating_routes
 from galerne.billing.subscriptions import subscriptions_router
 from galerne.gateway import PERMISSION, openapi_schema
 from galerne.governance import Permission

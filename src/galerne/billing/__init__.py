@@ -16,7 +16,7 @@ from galerne.billing.plans import (
     Plan,
     Tier,
 )
-from galerne.billing.price_book import (
+from galerne.billing.prices.book import (
     DEFAULT_LIST,
     UNITS,
     Assignment,
@@ -27,8 +27,9 @@ from galerne.billing.price_book import (
     Rate,
     Use,
     conditions_of,
+    priced_id,
 )
-from galerne.billing.price_changes import (
+from galerne.billing.prices.changes import (
     NewModifier,
     NewRate,
     PriceChange,
@@ -38,17 +39,13 @@ from galerne.billing.price_changes import (
     create_price_list,
     list_price_lists,
 )
-from galerne.billing.price_reading import (
-    read_book,
-)
-from galerne.billing.price_terms import rater_of
-from galerne.billing.prices import (
+from galerne.billing.prices.decimals import (
     NOTICE,
     NewRates,
     decimal_of,
     nano_of,
 )
-from galerne.billing.pricing import (
+from galerne.billing.prices.pricing import (
     PPM,
     TIER_MODIFIERS_PPM,
     Rates,
@@ -57,8 +54,23 @@ from galerne.billing.pricing import (
     cost_nano,
     most_nano,
 )
-from galerne.billing.quotes import Quote, QuoteAsk, QuoteLine, cost_lines, quote, quote_line_fields
-from galerne.billing.rating import (
+from galerne.billing.prices.quotes import Quote, QuoteAsk, QuoteLine, cost_lines, quote, quote_line_fields
+from galerne.billing.prices.reading import (
+    read_book,
+)
+from galerne.billing.prices.token_prices import (
+    Customer,
+    ModelPrices,
+    TokenPrices,
+    paying,
+    token_prices,
+)
+from galerne.billing.prices.volume_tiers import (
+    Step,
+    TierLine,
+    tier_lines,
+)
+from galerne.billing.rating.rater import (
     BucketKey,
     LineKey,
     RatedUsage,
@@ -68,20 +80,8 @@ from galerne.billing.rating import (
     UsedTokens,
     buckets_of,
     line_amounts,
-    priced_id,
 )
-from galerne.billing.rating_revisions import Counts, Standing, correct_usage, rerate_unmatched
-from galerne.billing.rating_rows import month_of, month_start, next_month, period_of
-from galerne.billing.rating_service import (
-    RatedBatch,
-    buckets_in,
-    close_period,
-    closed_periods,
-    rate_batch,
-    rating_counts,
-    unmatched_usage,
-)
-from galerne.billing.rerating import (
+from galerne.billing.rating.rerating import (
     WHOLE,
     Difference,
     Part,
@@ -96,6 +96,24 @@ from galerne.billing.rerating import (
     preview_in_pages,
     preview_rerating,
 )
+from galerne.billing.rating.revisions import Counts, Standing, correct_usage, rerate_unmatched
+from galerne.billing.rating.rows import month_of, month_start, next_month, period_of
+from galerne.billing.rating.service import (
+    RatedBatch,
+    buckets_in,
+    close_period,
+    closed_periods,
+    rate_batch,
+    rating_counts,
+    unmatched_usage,
+)
+from galerne.billing.rating.terms import rater_of
+from galerne.billing.rating.usage_lines import (
+    LineSum,
+    UsageLine,
+    lines_of,
+    usage_lines,
+)
 from galerne.billing.service import (
     customer_now,
     find_plan,
@@ -106,24 +124,6 @@ from galerne.billing.service import (
     set_rates,
 )
 from galerne.billing.spending import Spent, spent, spent_by_period
-from galerne.billing.token_prices import (
-    Customer,
-    ModelPrices,
-    TokenPrices,
-    paying,
-    token_prices,
-)
-from galerne.billing.usage_lines import (
-    LineSum,
-    UsageLine,
-    lines_of,
-    usage_lines,
-)
-from galerne.billing.volume_tiers import (
-    Step,
-    TierLine,
-    tier_lines,
-)
 
 __all__ = [
     "DEFAULT_LIST",

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from galerne.billing import service
-from galerne.billing.price_changes import change_prices
-from galerne.billing.price_schemas import PriceChangeIn, PriceVersionOut, QuoteIn, QuoteOut, quote_fields
+from galerne.billing.prices.changes import change_prices
+from galerne.billing.prices.schemas import PriceChangeIn, PriceVersionOut, QuoteIn, QuoteOut, quote_fields
 from galerne.billing.schemas import PriceIn, PriceList, PriceOut, price_fields
 from galerne.governance import Actor, Permission
 from galerne.governance.access import requires

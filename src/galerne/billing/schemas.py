@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from galerne.billing.plans import Plan
-from galerne.billing.prices import NewRates, decimal_of, nano_of
-from galerne.billing.pricing import Rates
+from galerne.billing.prices.decimals import NewRates, decimal_of, nano_of
+from galerne.billing.prices.pricing import Rates
 from galerne.kernel.web import Text, UtcMoment
 
 

@@ -8,14 +8,14 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.plans import Plan, Tier
-from galerne.billing.price_book import DEFAULT_LIST, Match
-from galerne.billing.price_changes import NewRate, PriceChange, change_prices
-from galerne.billing.price_reading import read_book
-from galerne.billing.prices import NewRates, check_new_rates
-from galerne.billing.pricing import Rates, TokenClass
-from galerne.billing.quotes import Quote, QuoteAsk, quote
+from galerne.billing.prices.book import DEFAULT_LIST, Match
+from galerne.billing.prices.changes import NewRate, PriceChange, change_prices
+from galerne.billing.prices.decimals import NewRates, check_new_rates
+from galerne.billing.prices.pricing import Rates, TokenClass
+from galerne.billing.prices.quotes import Quote, QuoteAsk, quote
+from galerne.billing.prices.reading import read_book
+from galerne.billing.prices.token_prices import Customer, ModelPrices
 from galerne.billing.tables import PlanRow
-from galerne.billing.token_prices import Customer, ModelPrices
 from galerne.governance import Actor
 from galerne.identity import find_organisation
 from galerne.journal import Entry, append

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.charges import Period
-from galerne.billing.usage_sums import HOURS
+from galerne.billing.rating.sums import HOURS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from galerne.billing import rate_batch
 from galerne.billing.invoice_usage import open_proof, proof_lines
-from galerne.billing.price_reading import read_book
+from galerne.billing.prices.reading import read_book
+from galerne.billing.prices.token_prices import Customer, ModelPrices
 from galerne.billing.proof import Checked, verify_invoice
-from galerne.billing.token_prices import Customer, ModelPrices
 from galerne.gateway.settled import Ending, Flight, settle_flight
 from galerne.gateway.wire.answer import TokenCount
 from galerne.governance import SYSTEM, Actor, ActorKind

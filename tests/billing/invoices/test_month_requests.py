@@ -8,7 +8,7 @@ import pytest
 from galerne.billing import Counts, close_period, correct_usage, rate_batch, set_rates
 from galerne.billing.invoices import collect_month
 from galerne.billing.invoices.month_requests import MonthKnown, month_requests
-from galerne.billing.price_reading import read_book
+from galerne.billing.prices.reading import read_book
 from galerne.governance import SYSTEM
 from galerne.kernel import Ids
 from galerne.metering import record

@@ -27,7 +27,7 @@ from galerne.billing import (
     rate_batch,
     rerate_unmatched,
 )
-from galerne.billing.price_reading import newest_version, read_book
+from galerne.billing.prices.reading import newest_version, read_book
 from galerne.gateway.settled import Flight, Payment
 from galerne.governance import SYSTEM
 from galerne.kernel import Conflict

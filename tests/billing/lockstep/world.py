@@ -14,8 +14,8 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.invoices import set_issuer
-from galerne.billing.price_reading import read_book
-from galerne.billing.token_prices import Customer, ModelPrices
+from galerne.billing.prices.reading import read_book
+from galerne.billing.prices.token_prices import Customer, ModelPrices
 from galerne.gateway.commit import Commit, commit_script
 from galerne.gateway.settled import Ending, Flight, Payment, Settled, settle_flight
 from galerne.gateway.wire.answer import TokenCount

@@ -25,7 +25,7 @@ from galerne.billing import (
     quote_now,
     set_rates,
 )
-from galerne.billing.price_schemas import PriceChangeIn, QuoteIn, quote_fields
+from galerne.billing.prices.schemas import PriceChangeIn, QuoteIn, quote_fields
 from galerne.billing.schemas import price_fields
 from galerne.governance import Actor
 from galerne.identity import find_organisation

@@ -27,7 +27,8 @@ from galerne.billing import (
     rerate_unmatched,
     unmatched_usage,
 )
-from galerne.billing.price_schemas import PriceChangeIn, rerating_fields, run_fields
+from galerne.billing.prices.schemas import PriceChangeIn
+from galerne.billing.rating.schemas import rerating_fields, run_fields
 from galerne.identity import find_installation_admin
 from galerne.kernel import BadRequest, Clock, Database, Ids, SystemClock
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from galerne.billing.budgets.service import BudgetUse, CostShare
 from galerne.billing.budgets.thresholds import Alert, Budget, BudgetScope, BudgetWindow, NewBudget
-from galerne.billing.prices import nano_of
+from galerne.billing.prices.decimals import nano_of
 from galerne.kernel.web import Text
 from galerne.ledger import amount_text
 

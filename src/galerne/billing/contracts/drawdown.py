@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from galerne.billing.charges import Charge, ChargeKind, Period, rounded
 from galerne.billing.contracts.terms import Commitment, ContractTerms
-from galerne.billing.pricing import PPM
+from galerne.billing.prices.pricing import PPM
 
 _LAST = timedelta(seconds=1)
 

@@ -15,7 +15,7 @@ from galerne.billing.contracts.schemas import (
     effect_fields,
 )
 from galerne.billing.contracts.usage import contract_usage
-from galerne.billing.prices import nano_of
+from galerne.billing.prices.decimals import nano_of
 from galerne.billing.subscriptions.schemas import ChargeList, ChargeOut, charge_fields
 from galerne.governance import Actor, Permission
 from galerne.governance.access import requires

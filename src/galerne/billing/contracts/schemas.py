@@ -10,8 +10,8 @@ from galerne.billing.contracts.drawdown import Version
 from galerne.billing.contracts.effect import Effect
 from galerne.billing.contracts.service import ContractVersion
 from galerne.billing.contracts.terms import Commitment, ContractTerms, Instalment, Renewal
-from galerne.billing.prices import nano_of
-from galerne.billing.pricing import PPM
+from galerne.billing.prices.decimals import nano_of
+from galerne.billing.prices.pricing import PPM
 from galerne.kernel import BadRequest
 from galerne.kernel.web import Text, UtcMoment
 from galerne.ledger import amount_text

@@ -9,7 +9,7 @@ from typing import Literal
 
 from galerne.billing.billing_calendar import months_after, zone_of
 from galerne.billing.charges import Period
-from galerne.billing.pricing import PPM
+from galerne.billing.prices.pricing import PPM
 from galerne.kernel import BadRequest, Conflict
 
 MOST_NANO = 10**18

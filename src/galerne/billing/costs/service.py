@@ -12,7 +12,7 @@ from sqlalchemy.orm import aliased
 
 from galerne.billing.budgets.tables import CostCentreRow
 from galerne.billing.costs.query import MOST_ROWS, Cost, CostGroup, CostQuery, names_before, page_after
-from galerne.billing.usage_sums import HOURS
+from galerne.billing.rating.sums import HOURS
 from galerne.kernel import BadRequest
 
 _ROWS_AT_ONCE = 1000

@@ -32,7 +32,7 @@ from galerne.billing.proof import (
     is_late,
     request_line,
 )
-from galerne.billing.rating_tables import UsageRatingRow
+from galerne.billing.rating.tables import UsageRatingRow
 from galerne.governance import Actor
 from galerne.journal import LeafFilter, SignedCheckpoint, StoredLeaf, checkpoint_over, inclusion_proofs, read
 from galerne.kernel import Database, NotFound, invariant

@@ -30,10 +30,10 @@ from galerne.billing.invoices.records import (
     write_draft,
 )
 from galerne.billing.invoices.tables import BillingCloseRow, InvoiceLineRow, InvoiceRow
-from galerne.billing.price_reading import read_book
-from galerne.billing.rating_revisions import rerate_unmatched
-from galerne.billing.rating_service import close_period, rate_batch
-from galerne.billing.rating_tables import UnmatchedUsageRow
+from galerne.billing.prices.reading import read_book
+from galerne.billing.rating.revisions import rerate_unmatched
+from galerne.billing.rating.service import close_period, rate_batch
+from galerne.billing.rating.tables import UnmatchedUsageRow
 from galerne.billing.subscriptions import advance_due
 from galerne.governance import Actor
 from galerne.identity import list_organisations

@@ -27,7 +27,7 @@ from galerne.billing.invoices.records import (
 )
 from galerne.billing.invoices.tables import InvoiceRow
 from galerne.billing.invoices.wording import words
-from galerne.billing.prices import check_currency
+from galerne.billing.prices.decimals import check_currency
 from galerne.governance import Actor, Permission, require
 from galerne.journal import append
 from galerne.kernel import BadRequest, Clock, Conflict, Ids

@@ -27,10 +27,10 @@ from galerne.billing.invoices.month_requests import MonthKnown, Requests
 from galerne.billing.invoices.tables import InvoiceChargeRow, InvoiceRow
 from galerne.billing.invoices.usage import first_billed, rated_leaves
 from galerne.billing.invoices.wording import words
-from galerne.billing.pricing import PPM, half_even
-from galerne.billing.rating_tables import UsageRatingRow
+from galerne.billing.prices.pricing import PPM, half_even
+from galerne.billing.rating.tables import UsageRatingRow
+from galerne.billing.rating.usage_lines import UsageLine, usage_lines
 from galerne.billing.subscriptions import organisation_charges
-from galerne.billing.usage_lines import UsageLine, usage_lines
 from galerne.governance import SYSTEM
 from galerne.journal import EMPTY_ROOT, hash_leaf
 from galerne.kernel import invariant

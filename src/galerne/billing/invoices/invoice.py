@@ -7,7 +7,7 @@ from typing import Literal
 from galerne.billing.documents.document import Address, Contact, Identifier
 from galerne.billing.documents.vat import Language
 from galerne.billing.invoices.lifecycle import InvoiceState
-from galerne.billing.rating import LineKey
+from galerne.billing.rating.rater import LineKey
 
 Purpose = Literal["period", "top_up", "credit_note", "reissue"]
 """Why it was made: to bill a month, to sell credit, to correct another, to replace one that is void."""

@@ -11,8 +11,8 @@ from galerne.billing.documents.amounts import decimals_of, from_minor, to_minor
 from galerne.billing.documents.vat import Language
 from galerne.billing.invoices.invoice import InvoiceLine, LineKind
 from galerne.billing.invoices.wording import usage_name, words
-from galerne.billing.rating_rows import month_start, next_month
-from galerne.billing.usage_lines import UsageLine
+from galerne.billing.rating.rows import month_start, next_month
+from galerne.billing.rating.usage_lines import UsageLine
 from galerne.kernel import BadRequest, invariant
 
 _MONTH = re.compile("20[0-9]{2}-(0[1-9]|1[0-2])")

@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.invoices.lines import span_of
 from galerne.billing.invoices.usage import Raters, canonical_line, first_billed, leaves_of, revision_of
-from galerne.billing.price_book import Rate
-from galerne.billing.rating import RatedUsage, UsedTokens
-from galerne.billing.rating_totals import AS_TEXT, AS_TIMES, Times
+from galerne.billing.prices.book import Rate
+from galerne.billing.rating.rater import RatedUsage, UsedTokens
+from galerne.billing.rating.totals import AS_TEXT, AS_TIMES, Times
 from galerne.journal import Frontier, hash_leaf
 from galerne.kernel import Database, Query, Rows, Script, run_in_session
 from galerne.ledger import AccountKind, currencies_by_organisation, customer_account, settlements_of

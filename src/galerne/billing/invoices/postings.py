@@ -14,7 +14,7 @@ from fractions import Fraction
 from galerne.billing.documents.document import Document
 from galerne.billing.invoices.invoice import InvoiceLine
 from galerne.billing.invoices.lines import nano_of_minor
-from galerne.billing.pricing import half_even
+from galerne.billing.prices.pricing import half_even
 from galerne.ledger import Account, AccountKind, BookEntry, Leg, house_account, organisation_account
 
 _ADVANCE = ("recurring", "proration", "seat")

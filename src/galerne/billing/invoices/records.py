@@ -20,7 +20,7 @@ from galerne.billing.invoices.tables import (
     InvoiceRow,
 )
 from galerne.billing.invoices.usage import UsageLeaf, rated_leaves
-from galerne.billing.rating import LineKey
+from galerne.billing.rating.rater import LineKey
 from galerne.governance import Actor, Permission
 from galerne.journal import EMPTY_ROOT, Entry
 from galerne.kernel import Conflict, NotFound, invariant

@@ -28,7 +28,7 @@ from galerne.billing.invoices.schemas import (
     issuer_fields,
     profile_fields,
 )
-from galerne.billing.prices import nano_of
+from galerne.billing.prices.decimals import nano_of
 from galerne.governance import Actor, Permission
 from galerne.governance.access import requires
 from galerne.kernel.web import Reading, RequestClock, RequestIds, Text, Transaction

@@ -14,7 +14,7 @@ from galerne.billing.invoices.drafting import MonthDraft
 from galerne.billing.invoices.invoice import BillingProfile, Invoice, InvoiceLine, Issuer
 from galerne.billing.invoices.lifecycle import Happening
 from galerne.billing.invoices.lines import line_minor, nano_of_minor
-from galerne.billing.prices import nano_of
+from galerne.billing.prices.decimals import nano_of
 from galerne.kernel import BadRequest
 from galerne.kernel.web import Text
 from galerne.ledger import amount_text

@@ -13,10 +13,10 @@ from sqlalchemy import bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from galerne.billing.price_reading import read_book
-from galerne.billing.price_terms import rater_of
-from galerne.billing.rating import LineKey, RatedUsage, Rater, UsedTokens
-from galerne.billing.rating_tables import UsageCorrectionRow, UsageRatingRow
+from galerne.billing.prices.reading import read_book
+from galerne.billing.rating.rater import LineKey, RatedUsage, Rater, UsedTokens
+from galerne.billing.rating.tables import UsageCorrectionRow, UsageRatingRow
+from galerne.billing.rating.terms import rater_of
 from galerne.kernel import UtcTime
 
 _PAGE = 2000

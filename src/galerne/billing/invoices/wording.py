@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from galerne.billing.documents.vat import Language
-from galerne.billing.rating import LineKey
+from galerne.billing.rating.rater import LineKey
 
 _CLASSES: Mapping[Language, Mapping[str, str]] = MappingProxyType(
     {

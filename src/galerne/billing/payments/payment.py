@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
 
-from galerne.billing.prices import check_currency
+from galerne.billing.prices.decimals import check_currency
 from galerne.kernel import BadRequest, Conflict
 
 Method = Literal["bank_transfer", "card", "other"]

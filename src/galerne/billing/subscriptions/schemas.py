@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from galerne.billing.billing_calendar import Interval
 from galerne.billing.charges import Charge, ChargeKind
 from galerne.billing.plans import Plan, Tier
-from galerne.billing.prices import decimal_of, nano_of
+from galerne.billing.prices.decimals import decimal_of, nano_of
 from galerne.billing.subscriptions.commands import When
 from galerne.billing.subscriptions.lifecycle import Status, Subscription, WhenUnpaid
 from galerne.billing.subscriptions.offers import Fee, Item, Offer, PlanVersion, UsageWindow

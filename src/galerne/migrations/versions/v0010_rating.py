@@ -6,7 +6,7 @@ Revision ID: 0010
 import sqlalchemy as sa
 from alembic import op
 
-from galerne.billing.rating_tables import after_create as guard_rating
+from galerne.billing.rating.tables import after_create as guard_rating
 from galerne.kernel import UtcTime
 
 revision = "0010"

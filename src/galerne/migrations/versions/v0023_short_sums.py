@@ -6,7 +6,7 @@ Revision ID: 0023
 import sqlalchemy as sa
 from alembic import op
 
-from galerne.billing.rating_tables import after_numbers
+from galerne.billing.rating.tables import after_numbers
 
 revision = "0023"
 down_revision = "0022"

@@ -8,10 +8,10 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.price_book import PriceBook
-from galerne.billing.rating import Rater
+from galerne.billing.prices.book import PriceBook
+from galerne.billing.prices.token_prices import Customer
+from galerne.billing.rating.rater import Rater
 from galerne.billing.tables import PriceTermsRow
-from galerne.billing.token_prices import Customer
 from galerne.identity import PlanChange, plan_changes, plans_by_organisation
 from galerne.kernel import Insert, Script, run_in_session
 from galerne.ledger import AccountKind, currencies_by_organisation

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from galerne.billing.pricing import HIGHEST_NANO_PER_MILLION
+from galerne.billing.prices.pricing import HIGHEST_NANO_PER_MILLION
 from galerne.kernel import BadRequest
 
 _NANO_DIGITS = 9

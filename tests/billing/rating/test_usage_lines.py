@@ -31,7 +31,7 @@ from galerne.governance import SYSTEM
 from galerne.kernel import Database, Ids, ManualClock
 from galerne.metering import record
 from tests.billing.books import rate
-from tests.billing.test_rating_in_the_database import event
+from tests.billing.rating.test_in_the_database import event
 from tests.identity.tenants import NOW
 
 STEPS = (Step(100, 8), Step(1000, 5))

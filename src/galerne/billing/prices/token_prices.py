@@ -12,8 +12,8 @@ from math import lcm
 from types import MappingProxyType
 from typing import NamedTuple
 
-from galerne.billing.price_book import Price, PriceBook, Use, conditions_of
-from galerne.billing.pricing import PPM, Rates, TokenClass, most_nano
+from galerne.billing.prices.book import Price, PriceBook, Use, conditions_of
+from galerne.billing.prices.pricing import PPM, Rates, TokenClass, most_nano
 
 __all__ = ["Customer", "ModelPrices", "TokenPrices", "paying", "token_prices"]
 

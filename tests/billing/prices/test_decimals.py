@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galerne.billing import Match, NewRate, NewRates, PriceChange, decimal_of, nano_of
-from galerne.billing.price_changes import check_change, worked_out
-from galerne.billing.prices import begin_of, check_new_rates
-from galerne.billing.pricing import HIGHEST_NANO_PER_MILLION
+from galerne.billing.prices.changes import check_change, worked_out
+from galerne.billing.prices.decimals import begin_of, check_new_rates
+from galerne.billing.prices.pricing import HIGHEST_NANO_PER_MILLION
 from galerne.kernel import BadRequest, Ids
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

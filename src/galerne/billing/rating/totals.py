@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, NamedTuple
 
-from galerne.billing.pricing import half_even
-from galerne.billing.rating import MOST_REQUEST_NANO, LineKey, Plan, Rater
+from galerne.billing.prices.pricing import half_even
+from galerne.billing.rating.rater import MOST_REQUEST_NANO, LineKey, Plan, Rater
 from galerne.kernel import utc_text
 
 Whose = tuple[str | None, str, str]

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.price_book import (
+from galerne.billing.prices.book import (
     DEFAULT_LIST,
     TOKEN_CLASSES,
     UNITS,
@@ -25,9 +25,16 @@ from galerne.billing.price_book import (
     PriceBook,
     Rate,
 )
-from galerne.billing.price_reading import read_book, stored_match
-from galerne.billing.prices import begin_of, check_currency, check_price, decimal_of
-from galerne.billing.pricing import HIGHEST_FACTOR, HIGHEST_NANO_PER_MILLION, PPM, TIER_MODIFIERS_PPM, ServiceTier
+from galerne.billing.prices.decimals import begin_of, check_currency, check_price, decimal_of
+from galerne.billing.prices.pricing import (
+    HIGHEST_FACTOR,
+    HIGHEST_NANO_PER_MILLION,
+    PPM,
+    TIER_MODIFIERS_PPM,
+    ServiceTier,
+)
+from galerne.billing.prices.reading import read_book, stored_match
+from galerne.billing.prices.volume_tiers import Step, VolumeMode, steps_problem
 from galerne.billing.tables import (
     ModifierRow,
     PlanRow,
@@ -36,7 +43,6 @@ from galerne.billing.tables import (
     PriceVersionRow,
     RateRow,
 )
-from galerne.billing.volume_tiers import Step, VolumeMode, steps_problem
 from galerne.governance import Actor
 from galerne.journal import Entry, append
 from galerne.kernel import BadRequest, Clock, Conflict, Ids, NotFound

@@ -11,14 +11,14 @@ from datetime import datetime
 from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.price_reading import newest_version, read_book
-from galerne.billing.price_terms import rater_by, refresh_terms
-from galerne.billing.rating import BucketKey, RatedUsage, Sum, UsedTokens, buckets_of
-from galerne.billing.rating_rows import month_start, period_of, queue_unmatched, write_first_ratings
-from galerne.billing.rating_tables import ClosedPeriodRow, RatingStateRow, UnmatchedUsageRow, UsageRatingRow
-from galerne.billing.rating_totals import AS_TEXT, AS_TIMES, rate_totals
-from galerne.billing.rerating_tables import ReratingRow
-from galerne.billing.usage_sums import HOURS, add_sums, bucket_of
+from galerne.billing.prices.reading import newest_version, read_book
+from galerne.billing.rating.rater import BucketKey, RatedUsage, Sum, UsedTokens, buckets_of
+from galerne.billing.rating.rerating_tables import ReratingRow
+from galerne.billing.rating.rows import month_start, period_of, queue_unmatched, write_first_ratings
+from galerne.billing.rating.sums import HOURS, add_sums, bucket_of
+from galerne.billing.rating.tables import ClosedPeriodRow, RatingStateRow, UnmatchedUsageRow, UsageRatingRow
+from galerne.billing.rating.terms import rater_by, refresh_terms
+from galerne.billing.rating.totals import AS_TEXT, AS_TIMES, rate_totals
 from galerne.governance import Actor
 from galerne.journal import Entry, append
 from galerne.kernel import BadRequest, Clock, Conflict, Query, Rows, Script, run_in_session

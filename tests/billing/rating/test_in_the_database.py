@@ -22,11 +22,11 @@ from galerne.billing import (
     preview_rerating,
     rate_batch,
     rating_counts,
-    rating_service,
     rerate_unmatched,
     set_rates,
     unmatched_usage,
 )
+from galerne.billing.rating import service as rating_service
 from galerne.governance import SYSTEM
 from galerne.kernel import BadRequest, Conflict, Database, Ids, ManualClock, NotFound
 from galerne.metering import UsageEvent, record

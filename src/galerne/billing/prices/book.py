@@ -14,8 +14,8 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
-from galerne.billing.pricing import PPM, TIER_MODIFIERS_PPM, ServiceTier, TokenClass
-from galerne.billing.volume_tiers import Step, VolumeMode
+from galerne.billing.prices.pricing import PPM, TIER_MODIFIERS_PPM, ServiceTier, TokenClass
+from galerne.billing.prices.volume_tiers import Step, VolumeMode
 
 ModifierKind = Literal["tier", "batch", "cached", "zone"]
 
@@ -275,3 +275,8 @@ def _classes(token_class: TokenClass) -> tuple[TokenClass, ...]:
 
 def _began(each: Rate | Modifier) -> tuple[datetime, int]:
     return each.effective_from, each.version
+
+
+def priced_id(price: Price) -> str:
+    """The `rate_id` of what is rated at a price: the rate's, and what modifiers multiply it by: `ID*7/4`."""
+    return price.rate.id if price.factor == 1 else f"{price.rate.id}*{price.factor}"

@@ -9,9 +9,9 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.rating import RatingState, UsedTokens
-from galerne.billing.rating_tables import UnmatchedUsageRow, UsageRatingRow
-from galerne.billing.rating_totals import Hour
+from galerne.billing.rating.rater import RatingState, UsedTokens
+from galerne.billing.rating.tables import UnmatchedUsageRow, UsageRatingRow
+from galerne.billing.rating.totals import Hour
 from galerne.kernel import utc_text
 
 RATINGS = cast(SqlTable, UsageRatingRow.__table__)

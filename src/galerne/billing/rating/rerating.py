@@ -18,12 +18,12 @@ import msgspec
 from sqlalchemy import bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.price_book import PriceBook
-from galerne.billing.price_changes import PriceChange, change_prices, check_change, check_factors, worked_out
-from galerne.billing.price_reading import newest_version, read_book
-from galerne.billing.price_terms import rater_of
-from galerne.billing.rating import Rating
-from galerne.billing.rating_revisions import (
+from galerne.billing.prices.book import PriceBook
+from galerne.billing.prices.changes import PriceChange, change_prices, check_change, check_factors, worked_out
+from galerne.billing.prices.reading import newest_version, read_book
+from galerne.billing.rating.rater import Rating
+from galerne.billing.rating.rerating_tables import ReratingRow
+from galerne.billing.rating.revisions import (
     CURRENT,
     TIMES,
     Standing,
@@ -35,9 +35,9 @@ from galerne.billing.rating_revisions import (
     revise,
     standing_of,
 )
-from galerne.billing.rating_rows import month_start, next_month
-from galerne.billing.rating_service import hold_rating
-from galerne.billing.rerating_tables import ReratingRow
+from galerne.billing.rating.rows import month_start, next_month
+from galerne.billing.rating.service import hold_rating
+from galerne.billing.rating.terms import rater_of
 from galerne.governance import SYSTEM, Actor
 from galerne.journal import Entry, append
 from galerne.kernel import BadRequest, Clock, Conflict, Database, Ids, TooLarge, UtcTime

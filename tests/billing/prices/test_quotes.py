@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from galerne.apps.refusals import install_refusals
 from galerne.billing import ModelPrices, PriceBook, QuoteAsk, cost_nano, quote
-from galerne.billing.rating_routes import rating_router
+from galerne.billing.rating.routes import rating_router
 from galerne.billing.routes import router
 from galerne.governance import ROLE_PERMISSIONS, SYSTEM, Role
 from galerne.kernel import Database, ManualClock

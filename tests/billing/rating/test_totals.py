@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galerne.billing import PriceBook, Rater, UsedTokens, buckets_of
-from galerne.billing.rating import BucketKey, Sum, billable
-from galerne.billing.rating_totals import AS_TEXT, AS_TIMES, Times, Totals, rate_totals
+from galerne.billing.rating.rater import BucketKey, Sum, billable
+from galerne.billing.rating.totals import AS_TEXT, AS_TIMES, Times, Totals, rate_totals
 from galerne.kernel import utc_text
 from tests.billing.books import CUSTOMER, START, TIERS, ZONES, books, full_book
 

@@ -5,10 +5,10 @@ from typing import Any, cast
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.price_book import Assignment, Match, Modifier, ModifierKind, PriceBook, Rate
-from galerne.billing.pricing import ServiceTier, TokenClass
+from galerne.billing.prices.book import Assignment, Match, Modifier, ModifierKind, PriceBook, Rate
+from galerne.billing.prices.pricing import ServiceTier, TokenClass
+from galerne.billing.prices.volume_tiers import Step, VolumeMode
 from galerne.billing.tables import ModifierRow, PriceAssignmentRow, PriceVersionRow, RateRow
-from galerne.billing.volume_tiers import Step, VolumeMode
 
 _RATES = select(*RateRow.__table__.columns)
 _MODIFIERS = select(*ModifierRow.__table__.columns)

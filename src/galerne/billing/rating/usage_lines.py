@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Select, case, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.price_book import Rate
-from galerne.billing.price_reading import read_book
-from galerne.billing.rating import LineKey, tier_prices
-from galerne.billing.rating_rows import month_of, month_start, next_month
-from galerne.billing.usage_sums import BUCKETS, KEYS, LINES
-from galerne.billing.volume_tiers import amount_nano, tier_quantities
+from galerne.billing.prices.book import Rate
+from galerne.billing.prices.reading import read_book
+from galerne.billing.prices.volume_tiers import amount_nano, tier_quantities
+from galerne.billing.rating.rater import LineKey, tier_prices
+from galerne.billing.rating.rows import month_of, month_start, next_month
+from galerne.billing.rating.sums import BUCKETS, KEYS, LINES
 
 _ROW = BUCKETS.c
 _LINE = tuple(LINES.c[name] for name in LineKey._fields)

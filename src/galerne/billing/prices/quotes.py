@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from galerne.billing.price_book import Price, PriceBook, Use, conditions_of
-from galerne.billing.prices import decimal_of
-from galerne.billing.pricing import TokenClass, cost_nano
-from galerne.billing.rating import priced_id
-from galerne.billing.token_prices import Customer, ModelPrices, TokenPrices, paying, token_prices
+from galerne.billing.prices.book import Price, PriceBook, Use, conditions_of, priced_id
+from galerne.billing.prices.decimals import decimal_of
+from galerne.billing.prices.pricing import TokenClass, cost_nano
+from galerne.billing.prices.token_prices import Customer, ModelPrices, TokenPrices, paying, token_prices
 from galerne.ledger import half_even
 
 __all__ = ["Quote", "QuoteAsk", "QuoteLine", "cost_lines", "quote", "quote_line_fields"]

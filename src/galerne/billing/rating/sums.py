@@ -8,11 +8,11 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.pricing import TokenClass
-from galerne.billing.rating import BucketKey, LineKey, Sum
-from galerne.billing.rating_rows import write_rows
-from galerne.billing.rating_tables import RatedKeyRow, RatedLineRow, UsageBucketRow
-from galerne.billing.rating_totals import HourSum, NewSums, Whose
+from galerne.billing.prices.pricing import TokenClass
+from galerne.billing.rating.rater import BucketKey, LineKey, Sum
+from galerne.billing.rating.rows import write_rows
+from galerne.billing.rating.tables import RatedKeyRow, RatedLineRow, UsageBucketRow
+from galerne.billing.rating.totals import HourSum, NewSums, Whose
 from galerne.kernel import Insert, Query, Script, run_in_session
 
 KEYS = cast(SqlTable, RatedKeyRow.__table__)

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, delete, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.price_reading import newest_version, read_book
-from galerne.billing.price_terms import rater_of
-from galerne.billing.rating import (
+from galerne.billing.prices.reading import newest_version, read_book
+from galerne.billing.rating.rater import (
     MOST_REQUEST_NANO,
     BucketKey,
     RatedUsage,
@@ -26,10 +25,11 @@ from galerne.billing.rating import (
     UsedTokens,
     billable,
 )
-from galerne.billing.rating_rows import Revision, period_of, queue_unmatched, write_revisions
-from galerne.billing.rating_service import closed_periods, hold_rating, sums_of
-from galerne.billing.rating_tables import UnmatchedUsageRow, UsageCorrectionRow
-from galerne.billing.usage_sums import add_sums, new_sums
+from galerne.billing.rating.rows import Revision, period_of, queue_unmatched, write_revisions
+from galerne.billing.rating.service import closed_periods, hold_rating, sums_of
+from galerne.billing.rating.sums import add_sums, new_sums
+from galerne.billing.rating.tables import UnmatchedUsageRow, UsageCorrectionRow
+from galerne.billing.rating.terms import rater_of
 from galerne.governance import Actor
 from galerne.journal import Entry, append
 from galerne.kernel import BadRequest, Clock, NotFound, UtcTime

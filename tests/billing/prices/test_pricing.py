@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galerne.billing import PPM, TIER_MODIFIERS_PPM, Rates, cost_nano, most_nano
-from galerne.billing.pricing import HIGHEST_FACTOR, HIGHEST_NANO_PER_MILLION
+from galerne.billing.prices.pricing import HIGHEST_FACTOR, HIGHEST_NANO_PER_MILLION
 from galerne.kernel import InvariantViolated
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -30,18 +30,18 @@ from galerne.billing import (
     list_reratings,
     preview_in_pages,
     preview_rerating,
-    rating_routes,
 )
+from galerne.billing.rating import routes as rating_routes
 from galerne.governance import SYSTEM
 from galerne.journal import LeafFilter, read_all
 from galerne.kernel import BadRequest, Conflict, Database, Ids, ManualClock, Settings, TooLarge
-from tests.billing.killed_rerating import LATER, SMALL, apply, dearer
-from tests.billing.test_rating_in_the_database import billed, clock, event, rate, write
+from tests.billing.rating.killed_rerating import LATER, SMALL, apply, dearer
+from tests.billing.rating.test_in_the_database import billed, clock, event, rate, write
 from tests.identity.tenants import NOW
 from tests.journal.serving import Server
 
 __all__ = ["clock"]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EVENTS = 10
 
 
@@ -99,7 +99,11 @@ async def test_killed_before_any_commit_another_goes_on_and_it_is_applied_once(
     before = await billed(database)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     runner = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.billing.killed_rerating"), stdin=PIPE, stdout=PIPE, cwd=ROOT, env=environment
+        *(sys.executable, "-m", "tests.billing.rating.killed_rerating"),
+        stdin=PIPE,
+        stdout=PIPE,
+        cwd=ROOT,
+        env=environment,
     )
     assert runner.stdin is not None
     assert runner.stdout is not None

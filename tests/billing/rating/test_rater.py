@@ -21,8 +21,8 @@ from galerne.billing import (
     line_amounts,
     token_prices,
 )
-from galerne.billing.pricing import cost_nano
-from galerne.billing.rating import added
+from galerne.billing.prices.pricing import cost_nano
+from galerne.billing.rating.rater import added
 from tests.billing import books
 from tests.billing.books import CUSTOMER, START, TIERS, ZONES, full_book, rate
 

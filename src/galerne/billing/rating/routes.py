@@ -4,7 +4,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter
 
-from galerne.billing.price_schemas import (
+from galerne.billing.rating.rerating import (
+    Part,
+    agreed_until,
+    begin_rerating,
+    continue_rerating,
+    list_reratings,
+    preview_rerating,
+)
+from galerne.billing.rating.revisions import correct_usage
+from galerne.billing.rating.schemas import (
     CorrectionIn,
     RatingOut,
     RerateIn,
@@ -13,16 +22,7 @@ from galerne.billing.price_schemas import (
     rerating_fields,
     run_fields,
 )
-from galerne.billing.rating_revisions import correct_usage
-from galerne.billing.rating_service import rating_counts, unmatched_usage
-from galerne.billing.rerating import (
-    Part,
-    agreed_until,
-    begin_rerating,
-    continue_rerating,
-    list_reratings,
-    preview_rerating,
-)
+from galerne.billing.rating.service import rating_counts, unmatched_usage
 from galerne.governance import Actor, Permission
 from galerne.governance.access import requires
 from galerne.kernel import BadRequest

@@ -12,10 +12,10 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
-from galerne.billing.price_book import Price, PriceBook, Rate
-from galerne.billing.pricing import TokenClass
-from galerne.billing.token_prices import Customer, paying, placed, token_prices
-from galerne.billing.volume_tiers import TierLine, tier_lines
+from galerne.billing.prices.book import PriceBook, Rate, priced_id
+from galerne.billing.prices.pricing import TokenClass
+from galerne.billing.prices.token_prices import Customer, paying, placed, token_prices
+from galerne.billing.prices.volume_tiers import TierLine, tier_lines
 
 RatingState = Literal["rated", "unmatched", "voided"]
 
@@ -247,11 +247,6 @@ def added(sums: Iterable[Sum]) -> Sum:
     """The sum of sums."""
     parts = list(sums)
     return Sum(*(sum(part[index] for part in parts) for index in range(3)))
-
-
-def priced_id(price: Price) -> str:
-    """The `rate_id` of what is rated at a price: the rate's, and what modifiers multiply it by: `ID*7/4`."""
-    return price.rate.id if price.factor == 1 else f"{price.rate.id}*{price.factor}"
 
 
 def line_amounts(rates: Mapping[str, Rate], rate_id: str, quantity: int) -> list[TierLine]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galerne.billing import Step, tier_lines
-from galerne.billing.volume_tiers import steps_problem
+from galerne.billing.prices.volume_tiers import steps_problem
 
 PRICES, STARTS = [Fraction(10), Fraction(8), Fraction(5)], [0, 100, 1000]
 

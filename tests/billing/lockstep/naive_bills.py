@@ -120,8 +120,11 @@ class NaiveBills:
         state = state or ("unmatched" if found is None else "rated")
         event.revisions.append(Revision(state, self.period(event), version, parts))
 
-    def rate(self, most: int | None = None) -> list[NaiveEvent]:
-        waiting = sorted(name for name, each in self.events.items() if not each.revisions)[:most]
+    def waiting(self, after: str = "") -> list[str]:
+        return sorted(name for name, each in self.events.items() if not each.revisions and name > after)
+
+    def rate(self, most: int | None = None, last: str | None = None) -> list[NaiveEvent]:
+        waiting = [name for name in self.waiting() if last is None or name <= last][:most]
         for name in waiting:
             self.revise(self.events[name], None, self.prices.version)
         return [self.events[name] for name in waiting]

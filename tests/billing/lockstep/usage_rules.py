@@ -191,11 +191,18 @@ class UsageRules(CreditRules):
         after, more = "", True
         while more:
             batch = self.services.act(lambda s, after=after: rate_batch(s, self.clock, after, most))
-            rated = self.bills.rate(most)
+            # One batch looks only so far, and there is more: what it passed has a state, what lies behind waits.
+            rated = self.bills.rate(most, batch.last_id if batch.more else None)
             states = Counter(each.state for each in rated)
             assert (batch.rated, batch.unmatched) == (states["rated"], states["unmatched"])
             assert batch.late == sum(each.revisions[-1].period != each.month for each in rated)
-            after, more = batch.last_id, batch.more and whole
+            if batch.more:
+                assert self.bills.waiting(batch.last_id) == self.bills.waiting()
+                assert len(rated) == most or sum(after < name <= batch.last_id for name in self.bills.events) > most
+            after, more = batch.last_id, batch.more
+            if not whole:
+                return
+        assert self.bills.waiting() == []
 
     def rate_the_queue(self, most: int) -> None:
         after, more, count = "", True, 0

@@ -126,6 +126,26 @@ async def test_every_event_is_rated_once_however_often_and_in_whatever_batches(
     assert {key.line.batch for key in buckets} == {True, False}
 
 
+async def test_a_batch_that_only_passed_what_was_rated_rates_nothing_and_says_where_to_go_on(
+    database: Database, clock: ManualClock
+) -> None:
+    events = [event(at=NOW + n * timedelta(minutes=7)) for n in range(48)]
+    ids = [each.id for each in events]
+
+    async def walked() -> list[tuple[int, int, bool]]:
+        return [(each.rated, ids.index(each.last_id), each.more) for each in await rate(database, clock, limit=2)]
+
+    later = (3, 4, 5, 24, 25)  # a batch of two looks at twenty: on to 19, on to 24 when it begins behind 4, and so on
+    await write(database, *(each for n, each in enumerate(events[:45]) if n not in later))
+    await rate(database, clock)
+    await write(database, *(events[n] for n in later))
+    assert await walked() == [(2, 4, True), (2, 24, True), (1, 44, True), (0, 44, False)]
+    await write(database, *events[45:])
+    assert await walked() == [(0, 19, True), (0, 39, True), (2, 46, True), (1, 47, False)]
+    assert await counts(database) == {"rated": 48, "unmatched": 0, "voided": 0, "waiting": 0, "events": 48}
+    assert await billed(database) == 48 * COST
+
+
 async def test_a_short_run_finds_what_is_new(database: Database, clock: ManualClock) -> None:
     await write(database, event(), event(at=NOW + timedelta(minutes=1)))
     for expected in (2, 0):

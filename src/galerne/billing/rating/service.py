@@ -51,7 +51,8 @@ async def rate_batch(session: AsyncSession, clock: Clock, after: str | None = No
     """Rate the next events that have no state, by id; `after` None begins two days before the newest rated one.
 
     Ids begin with the time of the request, so that a run is short; `after=""` looks at all of them, as closing a
-    period does: no event is lost because it was written late.
+    period does: no event is lost because it was written late. Then a batch may have passed only what was rated before:
+    it comes to nothing, and yet there is `more`.
     """
     await hold_rating(session)
     begin = await _beginning(session, clock.now()) if after is None else after

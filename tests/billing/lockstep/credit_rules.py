@@ -29,7 +29,7 @@ from galerne.ledger import (
     void_lot,
 )
 from tests.billing.lockstep.naive_bills import NaiveBills
-from tests.billing.lockstep.naive_credit import NaiveCredit, NaiveHold, NaiveLot
+from tests.billing.lockstep.naive_credit import FundedLot, NaiveCredit, NaiveHold
 from tests.billing.lockstep.world import Services, World
 
 EURO = 10**9
@@ -96,12 +96,12 @@ class CreditRules(RuleBasedStateMachine):
         for is_new in (True, False):
             assert self.services.act(lambda session: grant_credit(session, actor, new, self.clock)) is is_new
         funding = PROMO if promotional else CASH
-        self.credit.grant(NaiveLot(name, promotional, priority, effective, expires, amount, funding), self.now)
+        self.credit.grant(FundedLot(name, promotional, priority, effective, expires, amount, funding=funding), self.now)
 
     def post_without_a_lot(self, amount: int) -> None:
         name = self.name("p")
         assert self.services.script(post_script(Posting(name, CASH, self.services.account, amount, self.now, "x")))
-        self.credit.grant(NaiveLot(name, False, 50, self.now, None, amount, CASH), self.now)
+        self.credit.grant(FundedLot(name, False, 50, self.now, None, amount, funding=CASH), self.now)
 
     def spend_without_a_hold(self, amount: int) -> None:
         name = self.name("s")

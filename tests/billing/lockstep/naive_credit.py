@@ -2,31 +2,14 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
-GRACE = timedelta(days=30)
+from tests.ledger.naive_lots import GRACE, NaiveLot
 
 
 @dataclass
-class NaiveLot:
-    id: str
-    promotional: bool
-    priority: int
-    effective: datetime
-    expires: datetime | None
-    amount: int
-    funding: str
-    left: int = 0
-    came: bool = False
-    voided: bool = False
-
-    @property
-    def key(self) -> tuple[int, bool, float, int, datetime, str]:
-        expires_s = 0.0 if self.expires is None else self.expires.timestamp()
-        return (self.priority, self.expires is None, expires_s, int(not self.promotional), self.effective, self.id)
-
-    def is_over(self, now: datetime) -> bool:
-        return self.voided or (self.expires is not None and self.expires <= now)
+class FundedLot(NaiveLot):
+    funding: str = ""
 
 
 @dataclass
@@ -43,7 +26,7 @@ class NaiveCredit:
 
     account: str
     books: Counter[str]
-    lots: dict[str, NaiveLot] = field(default_factory=dict[str, NaiveLot])
+    lots: dict[str, FundedLot] = field(default_factory=dict[str, FundedLot])
     holds: dict[str, NaiveHold] = field(default_factory=dict[str, NaiveHold])
     charges: dict[str, list[tuple[str, int]]] = field(default_factory=dict[str, list[tuple[str, int]]])
 
@@ -59,12 +42,12 @@ class NaiveCredit:
         self.books[debit] -= amount
         self.books[credit] += amount
 
-    def grant(self, lot: NaiveLot, now: datetime) -> None:
+    def grant(self, lot: FundedLot, now: datetime) -> None:
         self.lots[lot.id] = lot
         if lot.effective <= now:
             self.come(lot)
 
-    def come(self, lot: NaiveLot) -> None:
+    def come(self, lot: FundedLot) -> None:
         lot.came, lot.left = True, lot.amount
         self.move(lot.funding, self.account, lot.amount)
 
@@ -122,7 +105,9 @@ class NaiveCredit:
             lot = self.lots[lot_id]
             if lot.is_over(now):
                 expires = None if lot.expires is None else now + GRACE
-                new = NaiveLot(f"{name}:{number}", lot.promotional, lot.priority, now, expires, back, lot.funding)
+                new = FundedLot(
+                    f"{name}:{number}", lot.promotional, lot.priority, now, expires, back, funding=lot.funding
+                )
                 new.came, new.left = True, back
                 self.lots[new.id] = new
             else:

@@ -157,7 +157,8 @@ async def test_a_duty_that_fails_or_hangs_stops_no_other_and_says_why(database: 
     assert (work.ended, found["well"].failures, found["well"].problem) == (2, 0, None)
     assert (found["refused"].failures, found["refused"].problem) == (2, "refused: The books are shut.")
     assert found["broken"].problem is not None
-    assert found["broken"].problem.startswith("broken: a defect, ZeroDivisionError in test_worker.py:")
+    assert found["broken"].problem.startswith("broken: a defect, ZeroDivisionError at ")
+    assert "break_down:" in found["broken"].problem, "where, and no value that it held"
     assert found["hung"].problem == "hung: given up after 0 s"
     assert found["refused"].succeeded_at is None
     registry = CollectorRegistry()

@@ -5,10 +5,8 @@ it at once. What goes wrong with one customer stops no other.
 """
 
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,7 +15,7 @@ from galerne.billing import continue_rerating, list_reratings, rate_batch, rerat
 from galerne.billing.budgets import give_alerts, organisations_with_budgets
 from galerne.billing.contracts import contracts_to_renew, renew_contract
 from galerne.billing.subscriptions import advance_subscription, due_subscriptions
-from galerne.kernel import Clock, Database, GalerneError, Ids, Settings
+from galerne.kernel import Clock, Database, GalerneError, Ids, Settings, place_of
 from galerne.kernel.outbox import News, take_news, waiting_news
 from galerne.kernel.sealing import open_sealer
 from galerne.ledger import burn_lots, sweep_all
@@ -198,9 +196,7 @@ async def _each(kind: str, names: Iterable[str], one: Callable[[str], Awaitable[
 
 def defect_text(defect: BaseException) -> str:
     """What is wrong with our own code, and where, without any value that it held."""
-    frames = traceback.extract_tb(defect.__traceback__)
-    where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"a defect, {type(defect).__name__}{where}"
+    return f"a defect, {place_of(defect)}"
 
 
 DUTIES = (

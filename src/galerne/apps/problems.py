@@ -3,15 +3,13 @@
 Knows no framework but Starlette, so that a data plane can refuse without the control plane.
 """
 
-import traceback
-
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, StatementError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
 from galerne.gateway import Dialect, choose_dialect, error_body, error_headers, error_status, split_mount
-from galerne.kernel import BadRequest, GalerneError, NotFound, Unavailable, get_logger
+from galerne.kernel import BadRequest, GalerneError, NotFound, Unavailable, get_logger, place_of
 
 __all__ = ["TOLD", "refusal", "told"]
 
@@ -54,9 +52,7 @@ def _http_problem(error: HTTPException, scope: Scope) -> GalerneError:
 
 
 def _defect(error: Exception) -> GalerneError:
-    # The place and no values: a traceback's last frame says enough to begin with, and its variables may be anybody's.
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    get_logger("api").error("defect", kind=type(error).__name__, place=f"{frame.filename}:{frame.lineno}")
+    get_logger("api").error("defect", kind=type(error).__name__, place=place_of(error))
     return GalerneError("This is a defect of the server; it has been logged under the request id.")
 
 

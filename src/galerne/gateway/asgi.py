@@ -28,7 +28,7 @@ from galerne.gateway.settlement import Settlements, Waits
 from galerne.gateway.tally import Tally
 from galerne.gateway.telemetry import open_telemetry
 from galerne.gateway.terms import TermsCache, terms_reader
-from galerne.gateway.verdict import InternalError, Verdict, cancelled, failed, place_of, settled
+from galerne.gateway.verdict import InternalError, Verdict, cancelled, failed, settled
 from galerne.gateway.wire.answer import Fields
 from galerne.gateway.wire.errors import error_body, error_headers, error_status
 from galerne.gateway.wire.limit_headers import limit_headers
@@ -42,6 +42,7 @@ from galerne.kernel import (
     get_logger,
     invariant,
     open_writer,
+    place_of,
 )
 
 __all__ = ["INFERENCE_PATHS", "Gateway"]
@@ -341,10 +342,8 @@ class Gateway:
             await self._refuse(
                 arrival, error, None if told is None or cost is None else used_fields(admitted.face, told, cost)
             )
-        elif isinstance(verdict.result, bytes):
-            await caller.respond(200, (*(arrival.headers or self._headers(arrival)), _JSON), verdict.result)
-        elif isinstance(verdict.result, Unpriced):
-            body = verdict.result.priced(cost or {})
+        elif isinstance(verdict.result, bytes | Unpriced):
+            body = verdict.result if isinstance(verdict.result, bytes) else verdict.result.priced(cost or {})
             await caller.respond(200, (*(arrival.headers or self._headers(arrival)), _JSON), body)
         elif verdict.result is not None:
             reached = context_reached(tally, admitted.cap, getattr(admitted.body, "n", None) or 1)

@@ -12,9 +12,9 @@ from galerne.gateway.settled import Ending, Settled, settle_flight
 from galerne.gateway.tally import Tally
 from galerne.gateway.wire.answer import TokenCount
 from galerne.gateway.wire.errors import error_status
-from galerne.kernel import GalerneError, Unavailable
+from galerne.kernel import GalerneError, Unavailable, place_of
 
-__all__ = ["InternalError", "Outcome", "Verdict", "cancelled", "failed", "place_of", "settled"]
+__all__ = ["InternalError", "Outcome", "Verdict", "cancelled", "failed", "settled"]
 
 Outcome = Literal["completed", "cancelled", "failed"]
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; no answer carries it
@@ -86,18 +86,3 @@ def _status(admitted: Admitted, verdict: Verdict) -> int:
     if verdict.hung_up and verdict.outcome == "cancelled":
         return _CLIENT_CLOSED_REQUEST
     return 200 if verdict.error is None else error_status(verdict.error, admitted.arrival.dialect)
-
-
-def place_of(error: BaseException) -> str:
-    """What kind of surprise it was and where: all that may be logged, for its text may quote what a caller wrote.
-
-    Where: the innermost line, and before it the innermost one of our own if that is another.
-    """
-    ours = last = ""
-    trace = error.__traceback__
-    while trace is not None:
-        last = f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"
-        if str(trace.tb_frame.f_globals.get("__name__", "")).startswith("galerne."):
-            ours = last
-        trace = trace.tb_next
-    return " at ".join([type(error).__name__, *dict.fromkeys(place for place in (ours, last) if place)])

@@ -16,6 +16,7 @@ from galerne.kernel.errors import (
     Unprocessable,
     UpstreamFailed,
     invariant,
+    place_of,
 )
 from galerne.kernel.ids import Ids, token
 from galerne.kernel.loading import uncollected, unnoticed
@@ -62,6 +63,7 @@ __all__ = [
     "later",
     "log_context",
     "open_writer",
+    "place_of",
     "read_secret",
     "run_in_session",
     "token",

@@ -109,3 +109,18 @@ def invariant(condition: bool, message: str) -> None:
     """Raise `InvariantViolated` unless `condition` holds; unlike `assert` it is there in production too."""
     if not condition:
         raise InvariantViolated(message)
+
+
+def place_of(error: BaseException) -> str:
+    """What kind of surprise it was and where: all that may be logged, for its text may quote what a caller wrote.
+
+    Where: the innermost line, and before it the innermost one of our own if that is another.
+    """
+    ours = last = ""
+    trace = error.__traceback__
+    while trace is not None:
+        last = f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"
+        if str(trace.tb_frame.f_globals.get("__name__", "")).startswith("galerne."):
+            ours = last
+        trace = trace.tb_next
+    return " at ".join([type(error).__name__, *dict.fromkeys(place for place in (ours, last) if place)])

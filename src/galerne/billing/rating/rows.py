@@ -130,7 +130,8 @@ async def write_rows(session: AsyncSession, table: SqlTable, rows: Sequence[Row]
         for number in times:
             columns[number] = tuple(map(utc_text, columns[number]))
         rows = list(zip(*columns, strict=True))
-    await connection.exec_driver_sql(_sqlite(table, adding), rows)  # type: ignore[arg-type]  # as the driver takes them
+    # SQLAlchemy's type knows one row's parameters here; a list of rows is the driver's executemany.
+    await connection.exec_driver_sql(_sqlite(table, adding), rows)  # type: ignore[arg-type]  # many rows
 
 
 @lru_cache(20)
@@ -145,8 +146,8 @@ def _postgresql(table: SqlTable, adding: tuple[str, ...]) -> str:
     names = ",".join(column.name for column in table.columns)
     types = (column.type.compile(_PG) for column in table.columns)
     arrays = ",".join(f"${number}::{each}[]" for number, each in enumerate(types, 1))
-    rows = f"SELECT * FROM unnest({arrays})"  # noqa: S608  # names of ours
-    return f"INSERT INTO {table.name} ({names}) {rows}{_added(table, adding)}"  # names of ours
+    rows = f"SELECT * FROM unnest({arrays})"  # noqa: S608  # names of ours, as on the next line
+    return f"INSERT INTO {table.name} ({names}) {rows}{_added(table, adding)}"
 
 
 def _added(table: SqlTable, adding: tuple[str, ...]) -> str:

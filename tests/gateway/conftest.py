@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from galerne.gateway import Replica, cache, reservations
-from galerne.kernel import Database
+from galerne.gateway import Replica, reservations
+from galerne.kernel import Database, fresh_cache
 from galerne.kernel.logs import captured_logs
 from tests.gateway.installation import Installation, model, running_gateway
 from tests.gateway.upstream import BEHAVIOURS, REFUSALS, MockEngine, running_engine
@@ -27,9 +27,9 @@ MODELS = (
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a busy machine holds up for a second is not away: only the tests of outages wait as production does."""
-    for module in (cache, reservations):
+    for module in (fresh_cache, reservations):
         monkeypatch.setattr(module, "_PATIENCE_S", 8.0)
-    monkeypatch.setattr(cache, "_GIVEN_UP_S", 8.0)
+    monkeypatch.setattr(fresh_cache, "_GIVEN_UP_S", 8.0)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import gc
 import tracemalloc
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,8 +12,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from galerne.billing import Plan
-from galerne.gateway import cache as cache_module
-from galerne.gateway.cache import MOST_LOADING, MOST_REFUSALS, FreshCache
 from galerne.gateway.cells import MOST_CELLS, MOST_HISTOGRAMS, Buckets, Cells, Family, Number
 from galerne.gateway.dialect import dialect_of_agent
 from galerne.gateway.keys import MOST_KEYS, KeyCache
@@ -24,114 +21,12 @@ from galerne.gateway.terms import MOST_TERMS, Terms, TermsCache
 from galerne.governance import Actor
 from galerne.governance.actors import ActorKind
 from galerne.identity import KeyGrant
-from galerne.kernel import Database, Ids, ManualClock, NotFound, Unauthenticated, Unavailable, later
+from galerne.kernel import Database, Ids, ManualClock, Unauthenticated, Unavailable, later
 from galerne.metering import PoolSpec
 from tests.gateway.installation import model
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 PLAN = Plan(id="developer", weight=1, tier="standard", description="")
-
-
-async def _upper(name: str) -> str:
-    if name.startswith("bad"):
-        raise NotFound(f"There is no {name}.")
-    return name.upper()
-
-
-def cache(clock: ManualClock, capacity: int = 10_000, **times: float) -> FreshCache[str, str, str]:
-    return FreshCache(_upper, clock, **{"staleness_s": 1.0, "refusal_s": 1.0, **times}, capacity=capacity)
-
-
-async def _fill(values: FreshCache[str, str, str], names: list[str]) -> None:
-    for name in names:
-        with suppress(NotFound):
-            await values.get(name, name)
-
-
-async def test_values_stay_within_the_capacity_and_the_last_ones_stay() -> None:
-    clock = ManualClock(NOW)
-    values = cache(clock, capacity=50)
-    await _fill(values, [f"a{number}" for number in range(200)])
-    assert len(values) == 50
-
-
-async def test_values_that_may_not_be_trusted_any_more_go() -> None:
-    clock = ManualClock(NOW)
-    values = cache(clock, outage_s=60)
-    await _fill(values, [f"a{number}" for number in range(100)])
-    clock.elapsed_s = 59
-    await _fill(values, ["b"])
-    assert len(values) == 101
-    clock.elapsed_s = 61
-    await _fill(values, ["c"])
-    assert len(values) == 2
-
-
-async def test_refusals_go_after_their_time_and_are_never_more_than_stated() -> None:
-    clock = ManualClock(NOW)
-    values = cache(clock)
-    await _fill(values, [f"bad{number}" for number in range(MOST_REFUSALS + 200)])
-    assert len(values) == MOST_REFUSALS
-    clock.elapsed_s = 1.1
-    await _fill(values, ["bad"])
-    assert len(values) == 1
-
-
-async def test_refusals_that_are_not_remembered_are_not_kept() -> None:
-    values = cache(ManualClock(NOW), refusal_s=0.0)
-    await _fill(values, [f"bad{number}" for number in range(100)])
-    assert len(values) == 0
-
-
-async def test_while_a_database_hangs_no_more_loads_wait_for_it_than_stated() -> None:
-    released, begun = asyncio.Event(), 0
-
-    async def hang(name: str) -> str:
-        nonlocal begun
-        begun += 1
-        await released.wait()
-        return name
-
-    values: FreshCache[str, str, str] = FreshCache(
-        hang, ManualClock(NOW), staleness_s=1.0, refusal_s=1.0, capacity=10_000
-    )
-    waiting = [asyncio.create_task(values.get(str(number), str(number))) for number in range(MOST_LOADING + 100)]
-    await asyncio.sleep(0.05)
-    assert begun < 10
-    refused = [each for each in waiting if each.done()]
-    assert len(refused) == 100
-    assert all(isinstance(each.exception(), Unavailable) for each in refused)
-    released.set()
-    await asyncio.gather(*waiting, return_exceptions=True)
-    assert await values.get("one more", "one more") == "one more"
-
-
-async def test_loads_that_hang_for_ever_are_given_up_and_keep_nobody_from_a_database_that_is_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(cache_module, "_PATIENCE_S", 0.05)
-    monkeypatch.setattr(cache_module, "_GIVEN_UP_S", 0.1)
-    hangs = True
-
-    async def load(name: str) -> str:
-        if hangs:
-            await asyncio.Event().wait()
-        return name
-
-    values: FreshCache[str, str, str] = FreshCache(
-        load, ManualClock(NOW), staleness_s=1.0, refusal_s=1.0, capacity=10_000
-    )
-    held = [asyncio.create_task(values.get(str(number), str(number))) for number in range(MOST_LOADING)]
-    await asyncio.sleep(0)
-    held[0].cancel()  # whoever asked first may be gone before anybody's patience ends
-    await asyncio.gather(*held, return_exceptions=True)
-    hangs = False
-    async with asyncio.timeout(3):
-        while True:
-            with suppress(Unavailable):
-                assert await values.get("one more", "one more") == "one more"
-                break
-            await asyncio.sleep(0.02)
 
 
 async def test_a_full_cache_of_keys_takes_what_the_guide_says() -> None:

@@ -4,8 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from galerne.gateway.cache import FreshCache
-from galerne.kernel import Clock, Database, NotFound, Unavailable
+from galerne.kernel import Clock, Database, FreshCache, NotFound, Unavailable
 from galerne.models import Model, find_model
 
 __all__ = ["MOST_MODELS", "Catalogue", "model_reader"]

@@ -6,9 +6,8 @@ from datetime import UTC
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from galerne.gateway.cache import FreshCache
 from galerne.identity import KeyGrant, resolve_key
-from galerne.kernel import Clock, Database, Unauthenticated, Unavailable
+from galerne.kernel import Clock, Database, FreshCache, Unauthenticated, Unavailable
 
 __all__ = ["MOST_KEYS", "KeyCache", "key_reader", "presented_key"]
 

@@ -11,10 +11,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing import Customer, ModelPrices, Plan, PriceBook, Rates, find_plan, paying, read_book
-from galerne.gateway.cache import FreshCache
 from galerne.gateway.tickets import Tier
 from galerne.identity import KeyGrant
-from galerne.kernel import Clock, Database, NotFound, Settings, Unavailable
+from galerne.kernel import Clock, Database, FreshCache, NotFound, Settings, Unavailable
 from galerne.ledger import AccountKind, accounts_of, house_account
 from galerne.metering import LimitSubject, PoolSpec, pool_specs, rules_for
 from galerne.models import Model

@@ -18,6 +18,7 @@ from galerne.kernel.errors import (
     invariant,
     place_of,
 )
+from galerne.kernel.fresh_cache import FreshCache
 from galerne.kernel.ids import Ids, token
 from galerne.kernel.loading import uncollected, unnoticed
 from galerne.kernel.logs import LineLog, configure_logs, get_logger, log_context
@@ -33,6 +34,7 @@ __all__ = [
     "Database",
     "Deadline",
     "Forbidden",
+    "FreshCache",
     "GalerneError",
     "Ids",
     "Increase",

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from galerne.kernel import Clock, GalerneError, Unavailable
+from galerne.kernel.clock import Clock
+from galerne.kernel.errors import GalerneError, Unavailable
 
 __all__ = ["MOST_LOADING", "MOST_REFUSALS", "FreshCache"]
 
@@ -23,7 +24,7 @@ MOST_LOADING = 512
 _AT_ONCE = 8  # of them are at the database, with a session each of 20 kB, however many wait
 
 _OUTAGE_PAUSE_S = 1.0
-_PATIENCE_S = 1.0  # where there is an older value to go on with
+_PATIENCE_S = 1.0  # where there is an older value that may be gone on with
 _GIVEN_UP_S = 5.0
 
 
@@ -99,15 +100,16 @@ class FreshCache(Generic[K, A, V]):
             task = self._loading[key] = asyncio.create_task(self._read(key, argument))
             task.add_done_callback(lambda done: self._loaded(key, done))
         # Waited for only: one caller that hangs up must not fail the others that wait for the same key.
-        if not task.done() and not (await asyncio.wait((task,), timeout=self._patience_s(key)))[0]:
+        if not task.done() and not (await asyncio.wait((task,), timeout=self._patience_s(key, now_s)))[0]:
             return self._instead(key, task)
         error = task.exception()
         if isinstance(error, GalerneError):
             raise error.again()
         return task.result()
 
-    def _patience_s(self, key: K) -> float:
-        if key not in self._values:
+    def _patience_s(self, key: K, now_s: float) -> float:
+        entry = self._values.get(key)
+        if entry is None or now_s - entry.first_s >= self._outage_s:
             return _GIVEN_UP_S
         return 0.0 if self._hanging else _PATIENCE_S
 

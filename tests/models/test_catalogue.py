@@ -48,6 +48,21 @@ async def test_a_model_is_found_by_its_alias_too(database: Database) -> None:
         assert await find_model(session, "brise-latest") == EMBEDDED
 
 
+async def test_a_models_own_name_goes_before_an_alias_of_another(database: Database) -> None:
+    named = replace(EMBEDDED, id="brise-latest", aliases=())
+    async with database.transaction() as session:
+        await publish_embedded(session, [EMBEDDED, named], CLOCK)
+        assert await find_model(session, "brise-latest") == named
+
+
+@pytest.mark.parametrize("name", ["", "bris", "brise\x00", "\ud800", "x" * 100_000, '["brise-latest"]'])
+async def test_a_name_that_means_nothing_is_not_found(database: Database, name: str) -> None:
+    async with database.transaction() as session:
+        await publish_embedded(session, [EMBEDDED], CLOCK)
+        with pytest.raises(NotFound):
+            await find_model(session, name)
+
+
 async def test_publishing_the_same_again_writes_nothing_and_a_new_version_is_journalled(database: Database) -> None:
     async with database.transaction() as session:
         for model in (EMBEDDED, EMBEDDED, replace(EMBEDDED, version="2")):

@@ -31,15 +31,16 @@ async def list_models(session: AsyncSession) -> list[Model]:
 
 async def find_model(session: AsyncSession, name: str) -> Model:
     """The model with that id, or else with that alias; raises `NotFound` (`model_not_found`)."""
-    models = await list_models(session)
-    by_name = {alias: model for model in models for alias in model.aliases} | {model.id: model for model in models}
-    if name not in by_name:
+    row = await _row_called(session, name)
+    if row is None:
         raise NotFound(
             f"The model '{name[:100]}' does not exist, or not for you. GET /v1/models lists what there is.",
             code="model_not_found",
             param="model",
         )
-    return by_name[name]
+    addresses = select(AddressRow).where(AddressRow.model_id == (row.adapter_of or row.id))
+    oldest_first = addresses.order_by(AddressRow.created_at, AddressRow.id)
+    return _model(row, tuple(map(_address, await session.scalars(oldest_first))))
 
 
 async def publish_embedded(session: AsyncSession, models: Sequence[Model], clock: Clock) -> None:
@@ -98,6 +99,17 @@ async def remove_address(session: AsyncSession, actor: Actor, name: str, url: st
     await _write(session, model)
     await append(session, [_entry("model.changed", actor, model, clock)])
     return model
+
+
+async def _row_called(session: AsyncSession, name: str) -> CatalogueRow | None:
+    if not name.isprintable():  # no name is, and a database may refuse control characters with an error of its own
+        return None
+    row = await session.scalar(select(CatalogueRow).where(CatalogueRow.id == name))
+    if row is not None:
+        return row
+    aliases = await session.execute(select(CatalogueRow.id, CatalogueRow.aliases).order_by(CatalogueRow.id))
+    meant = [model_id for model_id, names in aliases if name in names]
+    return await session.get_one(CatalogueRow, meant[-1]) if meant else None
 
 
 async def _external(session: AsyncSession, name: str) -> Model:

@@ -1,9 +1,12 @@
 import json
 from collections.abc import AsyncGenerator
+from inspect import isasyncgenfunction, iscoroutinefunction
 from pathlib import Path
 
 import httpx2
 import pytest
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
 from galerne.apps import control_plane, health
@@ -192,3 +195,14 @@ async def test_a_database_that_hangs_is_told_soon_and_found_again(
     async with hanging(database):
         assert await health._database_problem(database) == "does not answer"
     assert await health._database_problem(database) is None
+
+
+def test_no_route_nor_what_it_depends_on_takes_the_detour_over_a_thread() -> None:
+    def plain(one: Dependant) -> list[str]:
+        calls = (one.call, getattr(one.call, "__call__", None))  # noqa: B004 - a coroutine's, of what is no function
+        waits = any(iscoroutinefunction(call) or isasyncgenfunction(call) for call in calls)
+        return [*([] if waits else [repr(one.call)]), *(name for each in one.dependencies for name in plain(each))]
+
+    routes = [route for router in control_plane.ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    assert len(routes) > 50
+    assert [name for route in routes for name in plain(route.dependant)] == []

@@ -29,14 +29,14 @@ def test_a_permission_is_held_or_refused_by_name_and_never_inferred(permission: 
 
 async def test_a_route_hands_out_its_actor_only_with_the_permission_it_declares() -> None:
     request = Request({"type": "http", "state": {"actor": actor(Permission.USAGE_READ)}})
-    assert requires(Permission.USAGE_READ).dependency(request).permissions == {Permission.USAGE_READ}
+    assert (await requires(Permission.USAGE_READ).dependency(request)).permissions == {Permission.USAGE_READ}
     with pytest.raises(Forbidden):
-        requires(Permission.KEYS_MANAGE).dependency(request)
+        await requires(Permission.KEYS_MANAGE).dependency(request)
 
 
 async def test_a_route_for_the_whole_organisation_refuses_who_acts_for_one_workspace() -> None:
     whole = actor(Permission.BILLING_READ)
     dependency = requires(Permission.BILLING_READ, whole_organisation=True).dependency
-    assert dependency(Request({"type": "http", "state": {"actor": whole}})) is whole
+    assert await dependency(Request({"type": "http", "state": {"actor": whole}})) is whole
     with pytest.raises(Forbidden, match="one workspace"):
-        dependency(Request({"type": "http", "state": {"actor": replace(whole, workspace_id="w")}}))
+        await dependency(Request({"type": "http", "state": {"actor": replace(whole, workspace_id="w")}}))

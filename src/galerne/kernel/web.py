@@ -43,6 +43,7 @@ Position = Annotated[int, Field(ge=0, le=2**62)]
 """An offset or a sequence number of a request, within what every database can compare."""
 
 
+# All of these are coroutines: FastAPI runs a plain function in a thread, which takes longer than what it does.
 async def _transaction(request: Request) -> AsyncGenerator[AsyncSession]:
     database = cast(Database, request.app.state.database)
     async with database.transaction() as session:
@@ -55,11 +56,11 @@ async def _reading(request: Request) -> AsyncGenerator[AsyncSession]:
         yield session
 
 
-def _clock(request: Request) -> Clock:
+async def _clock(request: Request) -> Clock:
     return cast(Clock, request.app.state.clock)
 
 
-def _ids(request: Request) -> Ids:
+async def _ids(request: Request) -> Ids:
     return cast(Ids, request.app.state.ids)
 
 

@@ -15,8 +15,19 @@ from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Column, MetaData, String, text
 from sqlalchemy import Table as SqlTable
 
-from galerne.kernel import Database, Increase, Insert, Query, Script, Writer, blames_content, open_writer
-from galerne.kernel.script import calls, run_in_session
+from galerne.kernel import (
+    Database,
+    Increase,
+    Insert,
+    Query,
+    Script,
+    UtcTime,
+    Writer,
+    blames_content,
+    open_writer,
+    utc_text,
+)
+from galerne.kernel.script import calls, run_in_session, run_on_sqlite
 from galerne.metering.tables import UsageEventRow
 
 EVENTS = UsageEventRow.__table__
@@ -124,6 +135,67 @@ def _increase(table: SqlTable) -> Script[None]:
     yield Increase(table, "id", ("used", "held"), {})
 
 
+@pytest.mark.parametrize("runner", ["session", "writer"])
+async def test_rows_whose_key_exists_are_added_to_and_others_written(
+    database: Database, writer: Writer, runner: str
+) -> None:
+    table = SqlTable("shares", MetaData(), *_share_columns())
+    async with database.transaction() as session:
+        await session.execute(
+            text("CREATE TABLE shares (a INTEGER, b VARCHAR(9), at INTEGER, n BIGINT, m BIGINT, PRIMARY KEY (a, b))")
+        )
+        await session.execute(text("INSERT INTO shares VALUES (1, 'x', 7, 2, 3), (2, 'x', 7, 2, 3)"))
+    many = [(3, f"{number}", 8, number, -number) for number in range(1000)]
+    for rows in ([(1, "x", 8, 2**40, -3), (1, "y", 8, 5, 5)], [(1, "y", 9, 1, 1)], [], many, many):
+        script = _add(table, rows)
+        if runner == "writer":
+            await writer.run([script])
+            continue
+        async with database.transaction() as session:
+            await run_in_session(session, script)
+    async with database.reading() as session:
+        found = (await session.execute(text("SELECT * FROM shares WHERE a < 3 ORDER BY a, b"))).all()
+        sums = (await session.execute(text("SELECT count(*), sum(n), sum(m) FROM shares WHERE a = 3"))).one()
+    assert tuple(sums) == (1000, 999_000, -999_000)
+    assert [tuple(each) for each in found] == [(1, "x", 7, 2**40 + 2, 0), (1, "y", 8, 6, 6), (2, "x", 7, 2, 3)]
+
+
+def _share_columns() -> list[Column[Any]]:
+    key = [Column("a", BigInteger, primary_key=True), Column("b", String(9), primary_key=True)]
+    return [*key, *(Column(name, BigInteger) for name in ("at", "n", "m"))]
+
+
+def _add(table: SqlTable, rows: list[tuple[Any, ...]]) -> Script[None]:
+    yield Insert(table, ("a", "b", "at", "n", "m"), rows, adding=("n", "m"))
+
+
+@pytest.mark.parametrize("count", [1, 5, 300])
+def test_times_that_sqlite_gave_as_texts_are_written_as_they_are(count: int) -> None:
+    table = SqlTable("seen", MetaData(), Column("id", String), Column("at", UtcTime))
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE seen (id, at)")
+    stored = utc_text(AT)
+    for at in (AT, stored, AT):
+        run_on_sqlite(connection, _see(table, [(str(number), at) for number in range(count)]))
+    assert connection.execute("SELECT DISTINCT at FROM seen").fetchall() == [(stored,)]
+    assert connection.execute("SELECT count(*) FROM seen").fetchall() == [(3 * count,)]
+    connection.close()
+
+
+def _see(table: SqlTable, rows: list[tuple[Any, ...]]) -> Script[None]:
+    yield Insert(table, ("id", "at"), rows)
+
+
+def test_sqlite_gets_many_rows_in_one_call_of_one_statement() -> None:
+    table = SqlTable("narrow", MetaData(), Column("a", BigInteger), Column("b", BigInteger))
+    rows = [(number, number) for number in range(70_000)]
+    ((sql, parameters),) = calls(Insert(table, ("a", "b"), rows), "sqlite")
+    ((one, single),) = calls(Insert(table, ("a", "b"), rows[:1]), "sqlite")
+    assert (parameters, single) == (rows, rows[0])
+    assert sql == one
+    assert list(calls(Insert(table, ("a", "b"), []), "sqlite")) == []
+
+
 async def test_lists_are_values_too(writer: Writer) -> None:
     await writer.run([insert(9)])
     assert await writer.run([_among([f"{3:032x}", f"{5:032x}", "none"]), _among([])]) == [2, 0]
@@ -134,11 +206,11 @@ def _among(ids: list[str]) -> Script[int]:
 
 
 @given(st.integers(1, 1500), st.integers(1, 60))
-def test_sqlite_gets_every_row_once_in_statements_of_few_sizes(count: int, width: int) -> None:
+def test_sqlite_gets_every_row_that_answers_once_in_statements_of_few_sizes(count: int, width: int) -> None:
     table = SqlTable("wide", MetaData(), *(Column(f"c{number}", BigInteger) for number in range(width)))
     columns = tuple(table.c.keys())
     rows = [tuple(range(number, number + width)) for number in range(count)]
-    made = list(calls(Insert(table, columns, rows), "sqlite"))
+    made = list(calls(Insert(table, columns, rows, once_by="c0"), "sqlite"))
     assert [value for _, values in made for value in values] == [value for row in rows for value in row]
     assert len({sql for sql, _ in made}) <= 9
     assert max(len(values) for _, values in made) <= 32_000

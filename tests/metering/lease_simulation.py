@@ -10,8 +10,8 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
 
-from galerne.kernel import Rows, Script
-from galerne.kernel.script import calls
+from galerne.kernel import Script
+from galerne.kernel.script import run_on_sqlite
 from galerne.metering.lease_book import LeaseBook
 from galerne.metering.limit_tables import LimitLeaseRow, LimitPoolRow
 from galerne.metering.limits import PoolSpec
@@ -35,15 +35,7 @@ class Books:
             self._connection.execute(str(table.compile(dialect=sqlite.dialect())))
 
     def run(self, script: Script[T]) -> T:
-        rows: Rows | None = None
-        try:
-            while True:
-                statement = script.send(cast(Rows, rows))
-                rows = []
-                for sql, parameters in calls(statement, "sqlite"):
-                    rows += self._connection.execute(sql, parameters).fetchall()
-        except StopIteration as end:
-            return cast(T, end.value)
+        return run_on_sqlite(self._connection, script)
 
     def rows(self, sql: str) -> Sequence[Any]:
         return self._connection.execute(sql).fetchall()

@@ -6,6 +6,7 @@ transaction, in the writer that settles requests (`kernel.writer`).
 
 import json
 import re
+import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,7 @@ Rows = list[Any]
 DialectName = Literal["sqlite", "postgresql"]
 
 _LARGEST_INSERT = 32  # SQLite keeps each statement prepared, 5 kB a row with its last values: 0.25 MB a table, not 2.4
+_MANY = 256  # rows from which on putting them together costs more than the statements that it saves
 _MOST_PARAMETERS = 32_000  # SQLite takes 32,766 in one statement
 _PARAMETER = re.compile(r"(?<!:):([a-z_][a-z_0-9]*)")
 _LIST = re.compile(r"\bIN :([a-z_][a-z_0-9]*)")
@@ -46,16 +48,18 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """Rows for `table`, each a tuple in the order of `columns`; few statements however many rows there are.
+    """Rows for `table`, each a tuple in the order of `columns`; few calls of the driver however many rows there are.
 
     With `once_by`, a column that is unique, rows whose value there exists are left out, and the values of those that
-    were written come back.
+    were written come back. With `adding` instead, a row whose primary key exists adds its integers in these columns to
+    what stands there; then each key may be among `rows` once.
     """
 
     table: SqlTable
     columns: tuple[str, ...]
     rows: Sequence[tuple[Any, ...]]
     once_by: str | None = None
+    adding: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,10 @@ class Lock:
 Statement = Query | Insert | Increase | Lock
 Script = Generator[Statement, Rows, T]
 Call = tuple[str, Any]
-"""SQL as the driver takes it, and its parameters: a mapping or a tuple on SQLite, a tuple on PostgreSQL."""
+"""SQL as the driver takes it, and its parameters: a mapping or a tuple on SQLite, a tuple on PostgreSQL.
+
+A list of tuples, on SQLite only, is for `executemany`: the statement once with each, and no rows come back.
+"""
 
 
 async def run_in_session(session: AsyncSession, script: Script[T]) -> T:
@@ -97,6 +104,22 @@ async def run_in_session(session: AsyncSession, script: Script[T]) -> T:
                 result = await connection.exec_driver_sql(sql, parameters)
                 if result.returns_rows:
                     rows += cast(list[Any], result.fetchall())
+    except StopIteration as end:
+        return cast(T, end.value)
+
+
+def run_on_sqlite(connection: sqlite3.Connection, script: Script[T]) -> T:
+    """What `script` returns, run in the transaction that is open on `connection`."""
+    rows: Rows | None = None
+    try:
+        while True:
+            statement = script.send(cast(Rows, rows))  # the first one is None, which starts a generator
+            rows = []
+            for sql, parameters in calls(statement, "sqlite"):
+                if type(parameters) is list:
+                    connection.executemany(sql, cast(list[Any], parameters))
+                else:
+                    rows += connection.execute(sql, parameters).fetchall()
     except StopIteration as end:
         return cast(T, end.value)
 
@@ -138,17 +161,31 @@ def _postgresql_sql(sql: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _sqlite_inserts(insert: Insert) -> Iterator[Call]:
-    table, columns, rows = insert.table, insert.columns, insert.rows
-    width, start = len(columns), 0
+    table, columns, rows, once_by, adding = insert.table, insert.columns, insert.rows, insert.once_by, insert.adding
     times, most = _sqlite_shape(table, columns)
+    if len(rows) >= _MANY and once_by is None:  # `executemany` gives no rows back
+        yield _sqlite_insert(table, columns, once_by, adding, 1), _stored(rows, times)
+        return
+    width, start = len(columns), 0
     while left := len(rows) - start:
         # Powers of two, so that the driver's cache of prepared statements holds every one that is ever needed.
         size = most if left >= most else 1 << (left.bit_length() - 1)
         values = list(rows[start]) if size == 1 else list(chain.from_iterable(rows[start : start + size]))
         for column in times:
             values[column::width] = map(_plain, values[column::width])
-        yield _sqlite_insert(table.name, columns, size, insert.once_by), tuple(values)
+        yield _sqlite_insert(table, columns, once_by, adding, size), tuple(values)
         start += size
+
+
+def _stored(rows: Sequence[tuple[Any, ...]], times: Iterable[int]) -> list[tuple[Any, ...]]:
+    # Texts are times as they are stored: rating takes them from one table to another, by the million.
+    times = [column for column in times if not isinstance(rows[0][column], str)]
+    if not times:
+        return list(rows)
+    columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
+    for column in times:
+        columns[column] = map(_plain, columns[column])
+    return list(zip(*columns, strict=True))
 
 
 @lru_cache(1000)
@@ -158,14 +195,25 @@ def _sqlite_shape(table: SqlTable, columns: tuple[str, ...]) -> tuple[tuple[int,
 
 
 @lru_cache(1000)
-def _sqlite_insert(table: str, columns: tuple[str, ...], size: int, once_by: str | None) -> str:
+def _sqlite_insert(
+    table: SqlTable, columns: tuple[str, ...], once_by: str | None, adding: tuple[str, ...], size: int
+) -> str:
     row = f"({','.join('?' * len(columns))})"
-    rows = ",".join([row] * size)
-    return f"INSERT INTO {table} ({','.join(columns)}) VALUES {rows}{_once(once_by)}"  # noqa: S608  # names of ours
+    rows, conflict = ",".join([row] * size), _conflict(table, once_by, adding)
+    return f"INSERT INTO {table.name} ({','.join(columns)}) VALUES {rows}{conflict}"  # noqa: S608  # names of ours
 
 
-def _once(column: str | None) -> str:
-    return "" if column is None else f" ON CONFLICT ({column}) DO NOTHING RETURNING {column}"
+def _conflict(table: SqlTable, once_by: str | None, adding: tuple[str, ...]) -> str:
+    if once_by is not None:
+        return f" ON CONFLICT ({once_by}) DO NOTHING RETURNING {once_by}"
+    if not adding:
+        return ""
+    key = ", ".join(column.name for column in table.primary_key.columns)
+    return f" ON CONFLICT ({key}) DO UPDATE SET {_sums(table, adding, 'excluded')}"
+
+
+def _sums(table: SqlTable, columns: tuple[str, ...], source: str) -> str:
+    return ", ".join(f"{name} = {table.name}.{name} + {source}.{name}" for name in columns)
 
 
 def _plain(value: Any) -> Any:
@@ -180,16 +228,16 @@ def _plain(value: Any) -> Any:
 def _postgresql_inserts(insert: Insert) -> Iterator[Call]:
     if insert.rows:
         yield (
-            _postgresql_insert(insert.table, insert.columns, insert.once_by),
+            _postgresql_insert(insert.table, insert.columns, insert.once_by, insert.adding),
             tuple(map(list, zip(*insert.rows, strict=True))),
         )
 
 
 @lru_cache(1000)
-def _postgresql_insert(table: SqlTable, columns: tuple[str, ...], once_by: str | None) -> str:
+def _postgresql_insert(table: SqlTable, columns: tuple[str, ...], once_by: str | None, adding: tuple[str, ...]) -> str:
     arrays = ", ".join(f"${number}::{_type(table, name)}[]" for number, name in enumerate(columns, 1))
-    names, once = ", ".join(columns), _once(once_by)
-    return f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({arrays}){once}"  # noqa: S608  # names of ours
+    names, conflict = ", ".join(columns), _conflict(table, once_by, adding)
+    return f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({arrays}){conflict}"  # noqa: S608  # names of ours
 
 
 def _type(table: SqlTable, column: str) -> str:
@@ -209,7 +257,7 @@ def _increases(increase: Increase, dialect: DialectName) -> Iterator[Call]:
 
 @lru_cache(1000)
 def _increase(table: SqlTable, key: str, columns: tuple[str, ...], dialect: DialectName) -> str:
-    sums = ", ".join(f"{name} = {table.name}.{name} + added.{name}" for name in columns)
+    sums = _sums(table, columns, "added")
     if dialect == "sqlite":
         fields = ", ".join(
             f"json_extract(value, '$[{number}]') AS {name}" for number, name in enumerate((key, *columns))

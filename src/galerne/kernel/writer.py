@@ -18,7 +18,7 @@ import asyncpg  # pyright: ignore[reportMissingTypeStubs]  # it has none
 from sqlalchemy import URL
 
 from galerne.kernel.database import DURABLE
-from galerne.kernel.script import Rows, Script, calls
+from galerne.kernel.script import Rows, Script, calls, run_on_sqlite
 
 __all__ = ["Writer", "blames_content", "open_writer"]
 
@@ -78,7 +78,7 @@ class _SqliteWriter:
         connection = self._connection or self._connect()
         await _begin(connection)
         try:
-            results = [_run(connection, script) for script in scripts]
+            results = [run_on_sqlite(connection, script) for script in scripts]
         except BaseException:
             connection.execute("ROLLBACK")
             raise
@@ -170,18 +170,6 @@ async def _begin(connection: sqlite3.Connection) -> None:
             await asyncio.sleep(_LOCK_PAUSE_S)
         else:
             return
-
-
-def _run(connection: sqlite3.Connection, script: Script[Any]) -> Any:
-    rows: Rows | None = None
-    try:
-        while True:
-            statement = script.send(cast(Rows, rows))  # the first one is None, which starts a generator
-            rows = []
-            for sql, parameters in calls(statement, "sqlite"):
-                rows += connection.execute(sql, parameters).fetchall()
-    except StopIteration as end:
-        return end.value
 
 
 class _PostgresqlWriter:

@@ -25,14 +25,14 @@ from galerne.billing.rating.rater import (
     UsedTokens,
     billable,
 )
-from galerne.billing.rating.rows import Revision, period_of, queue_unmatched, write_revisions
+from galerne.billing.rating.rows import Revision, period_of, queue_unmatched_script, write_revisions_script
 from galerne.billing.rating.service import closed_periods, hold_rating, sums_of
-from galerne.billing.rating.sums import add_sums, new_sums
+from galerne.billing.rating.sums import add_sums_script, new_sums
 from galerne.billing.rating.tables import UnmatchedUsageRow, UsageCorrectionRow
 from galerne.billing.rating.terms import rater_of
 from galerne.governance import Actor
 from galerne.journal import Entry, append
-from galerne.kernel import BadRequest, Clock, NotFound, UtcTime
+from galerne.kernel import BadRequest, Clock, NotFound, UtcTime, run_in_session
 from galerne.ledger import amount_text
 
 _BATCH = 2000
@@ -177,12 +177,13 @@ async def revise(
     ]
     periods = {each.used.event_id: each.period for each in revisions}
     gone = sums_of((await rated_before(session, before)).usage, periods, sign=-1)
-    await write_revisions(session, revisions, clock.now())
+    await run_in_session(session, write_revisions_script(revisions, clock.now()))
     was = {each.used.event_id for each in before if each.state == "unmatched"}
     now = {each.used.event_id: each.used for each in revisions if each.state == "unmatched"}
     await session.execute(delete(UnmatchedUsageRow).where(UnmatchedUsageRow.event_id.in_(was - now.keys())))
-    await queue_unmatched(session, (used for name, used in now.items() if name not in was), clock.now())
-    await add_sums(session, new_sums(_together(gone, sums_of(after.usage, periods))))
+    unpriced = [used for name, used in now.items() if name not in was]
+    await run_in_session(session, queue_unmatched_script(unpriced, clock.now()))
+    await run_in_session(session, add_sums_script(new_sums(_together(gone, sums_of(after.usage, periods)))))
     return revisions
 
 

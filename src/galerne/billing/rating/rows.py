@@ -2,21 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Table as SqlTable
-from sqlalchemy.dialects.postgresql.base import PGDialect
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.rating.rater import RatingState, UsedTokens
 from galerne.billing.rating.tables import UnmatchedUsageRow, UsageRatingRow
 from galerne.billing.rating.totals import Hour
-from galerne.kernel import utc_text
+from galerne.kernel import Insert, Script
 
 RATINGS = cast(SqlTable, UsageRatingRow.__table__)
 _UNMATCHED = cast(SqlTable, UnmatchedUsageRow.__table__)
-_PG = PGDialect()
+_RATING = tuple(column.name for column in RATINGS.columns)
+_WAITING = tuple(column.name for column in _UNMATCHED.columns)
 
 Row = tuple[Any, ...]
 
@@ -59,7 +57,7 @@ def month_start(month: str) -> datetime:
     return datetime(int(month[:4]), int(month[5:]), 1, tzinfo=UTC)
 
 
-async def write_revisions(session: AsyncSession, revisions: Sequence[Revision], at: datetime) -> None:
+def write_revisions_script(revisions: Sequence[Revision], at: datetime) -> Script[None]:
     """Write what became of events; a state that was written already is the database's refusal."""
     rows = [
         (
@@ -77,17 +75,19 @@ async def write_revisions(session: AsyncSession, revisions: Sequence[Revision], 
         )
         for used, revision, state, period, version, correction, nano, currency in revisions
     ]
-    await write_rows(session, RATINGS, rows)
+    yield Insert(RATINGS, _RATING, rows)
 
 
-async def write_first_ratings(
-    session: AsyncSession,
+def write_first_ratings_script(
     events: Sequence[tuple[Any, ...]],
     costs: Sequence[tuple[int | None, str | None, Hour]],
-    how: tuple[int, Any],
-) -> None:
-    """Write what became of events that have just been rated for the first time; `how`: book's version, and when."""
-    version, at = how
+    version: int,
+    at: Any,
+) -> Script[None]:
+    """Write what became of events that have just been rated for the first time, by the price book's `version`.
+
+    Their times, and `at`, are as events have them: on SQLite texts, which need not become times and texts again.
+    """
     rows: list[Row] = [
         (
             event[0],
@@ -104,54 +104,10 @@ async def write_first_ratings(
         )
         for event, (nano, currency, hour) in zip(events, costs, strict=True)
     ]
-    await write_rows(session, RATINGS, rows)
+    yield Insert(RATINGS, _RATING, rows)
 
 
-async def queue_unmatched(session: AsyncSession, events: Iterable[UsedTokens], at: datetime) -> None:
+def queue_unmatched_script(events: Iterable[UsedTokens], at: datetime) -> Script[None]:
     """Put events that have no price where they are seen."""
     rows = [(each.event_id, each.organisation_id, each.model_id, each.occurred_at, at) for each in events]
-    await write_rows(session, _UNMATCHED, rows)
-
-
-async def write_rows(session: AsyncSession, table: SqlTable, rows: Sequence[Row], adding: tuple[str, ...] = ()) -> None:
-    """Write rows, each with a value for every column of `table`, in one call of the driver however many there are.
-
-    With `adding`, a row whose key is there adds these columns to it; then each key may be among `rows` once.
-    """
-    if not rows:
-        return
-    connection = await session.connection()
-    if connection.dialect.name == "postgresql":
-        await connection.exec_driver_sql(_postgresql(table, adding), tuple(map(list, zip(*rows, strict=True))))
-        return
-    times = [number for number, value in enumerate(rows[0]) if isinstance(value, datetime)]
-    if times:
-        columns = list(zip(*rows, strict=True))
-        for number in times:
-            columns[number] = tuple(map(utc_text, columns[number]))
-        rows = list(zip(*columns, strict=True))
-    # SQLAlchemy's type knows one row's parameters here; a list of rows is the driver's executemany.
-    await connection.exec_driver_sql(_sqlite(table, adding), rows)  # type: ignore[arg-type]  # many rows
-
-
-@lru_cache(20)
-def _sqlite(table: SqlTable, adding: tuple[str, ...]) -> str:
-    names = ",".join(column.name for column in table.columns)
-    marks = ",".join("?" * len(table.columns))
-    return f"INSERT INTO {table.name} ({names}) VALUES ({marks}){_added(table, adding)}"  # noqa: S608  # names of ours
-
-
-@lru_cache(20)
-def _postgresql(table: SqlTable, adding: tuple[str, ...]) -> str:
-    names = ",".join(column.name for column in table.columns)
-    types = (column.type.compile(_PG) for column in table.columns)
-    arrays = ",".join(f"${number}::{each}[]" for number, each in enumerate(types, 1))
-    rows = f"SELECT * FROM unnest({arrays})"  # noqa: S608  # names of ours, as on the next line
-    return f"INSERT INTO {table.name} ({names}) {rows}{_added(table, adding)}"
-
-
-def _added(table: SqlTable, adding: tuple[str, ...]) -> str:
-    if not adding:
-        return ""
-    key = ",".join(column.name for column in table.primary_key.columns)
-    return f" ON CONFLICT ({key}) DO UPDATE SET " + ",".join(f"{n} = {table.name}.{n} + excluded.{n}" for n in adding)
+    yield Insert(_UNMATCHED, _WAITING, rows)

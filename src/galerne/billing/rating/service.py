@@ -14,11 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from galerne.billing.prices.reading import newest_version, read_book
 from galerne.billing.rating.rater import BucketKey, RatedUsage, Sum, UsedTokens, buckets_of
 from galerne.billing.rating.rerating_tables import ReratingRow
-from galerne.billing.rating.rows import month_start, period_of, queue_unmatched, write_first_ratings
-from galerne.billing.rating.sums import HOURS, add_sums, bucket_of
+from galerne.billing.rating.rows import month_start, period_of, queue_unmatched_script, write_first_ratings_script
+from galerne.billing.rating.sums import HOURS, add_sums_script, bucket_of
 from galerne.billing.rating.tables import ClosedPeriodRow, RatingStateRow, UnmatchedUsageRow, UsageRatingRow
 from galerne.billing.rating.terms import rater_by, refresh_terms
-from galerne.billing.rating.totals import AS_TEXT, AS_TIMES, rate_totals
+from galerne.billing.rating.totals import AS_TEXT, AS_TIMES, Times, Totals, rate_totals
 from galerne.governance import Actor
 from galerne.journal import Entry, append
 from galerne.kernel import BadRequest, Clock, Conflict, Query, Rows, Script, run_in_session
@@ -65,19 +65,13 @@ async def rate_batch(session: AsyncSession, clock: Clock, after: str | None = No
     rater, closed = rater_by(await read_book(session, version=version), terms), await closed_periods(session)
     times = AS_TEXT if isinstance(found[0][1], str) else AS_TIMES
     totals = rate_totals(rater, found, lambda at: period_of(at, closed), times)
-    await write_first_ratings(session, found, totals.costs, (version, times.write(clock.now())))
-    unpriced = [event for event, (nano, _, _) in zip(found, totals.costs, strict=True) if nano is None]
-    waiting = [UsedTokens(event[0], times.read(event[1]), *event[2:]) for event in unpriced]
-    await queue_unmatched(session, waiting, clock.now())
-    await add_sums(session, totals.sums)
+    waiting = await run_in_session(session, _write_script(found, totals, times, (version, clock.now())))
     newest = found[-1][0]
     behind = RatingStateRow.last_event_id < newest
     await session.execute(update(RatingStateRow).where(behind).values(last_event_id=newest))
     late = sum(hour.is_late for _, _, hour in totals.costs)
     full = len(found) == limit
-    return RatedBatch(
-        len(found) - len(waiting), len(waiting), late, newest if full else end or newest, full or bool(end)
-    )
+    return RatedBatch(len(found) - waiting, waiting, late, newest if full else end or newest, full or bool(end))
 
 
 def _new(after: str, limit: int, walk: int) -> Script[tuple[Rows, str]]:
@@ -86,6 +80,17 @@ def _new(after: str, limit: int, walk: int) -> Script[tuple[Rows, str]]:
     values = {"after": after, "limit": limit} | ({"end": ends[0][0]} if ends else {})
     found = yield Query(_NEW.format(bound=" AND e.id <= :end" if ends else ""), values)
     return found, ends[0][0] if ends else ""
+
+
+def _write_script(found: Rows, totals: Totals, times: Times, how: tuple[int, datetime]) -> Script[int]:
+    """Write what became of events; how many of them have no price. `how`: the book's version, and when."""
+    version, at = how
+    yield from write_first_ratings_script(found, totals.costs, version, times.write(at))
+    unpriced = [event for event, (nano, _, _) in zip(found, totals.costs, strict=True) if nano is None]
+    waiting = [UsedTokens(event[0], times.read(event[1]), *event[2:]) for event in unpriced]
+    yield from queue_unmatched_script(waiting, at)
+    yield from add_sums_script(totals.sums)
+    return len(waiting)
 
 
 def sums_of(

@@ -6,14 +6,12 @@ from typing import Any, cast
 
 from sqlalchemy import Table as SqlTable
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.prices.pricing import TokenClass
 from galerne.billing.rating.rater import BucketKey, LineKey, Sum
-from galerne.billing.rating.rows import write_rows
 from galerne.billing.rating.tables import RatedKeyRow, RatedLineRow, UsageBucketRow
 from galerne.billing.rating.totals import HourSum, NewSums, Whose
-from galerne.kernel import Insert, Query, Script, run_in_session
+from galerne.kernel import Insert, Query, Script
 
 KEYS = cast(SqlTable, RatedKeyRow.__table__)
 LINES = cast(SqlTable, RatedLineRow.__table__)
@@ -22,6 +20,7 @@ _LINE = tuple(LINES.c[name] for name in LineKey._fields)
 _SUMS = ("requests", "quantity", "nano")
 _HOUR_S = 3600
 _KEY_COLUMNS = ("number", "workspace_id", "key_id", "organisation_id")
+_BUCKET_COLUMNS = tuple(column.name for column in BUCKETS.columns)
 _LINE_COLUMNS = ("number", *LineKey._fields, "currency")
 _KEYS_BY_ID = "SELECT workspace_id, key_id, organisation_id, number FROM rated_keys WHERE key_id IN :ids"
 _LINES_BY_RATE = f"SELECT {', '.join(LineKey._fields)}, number FROM rated_lines WHERE rate_id IN :ids"  # noqa: S608  # names of ours
@@ -53,9 +52,9 @@ def new_sums(sums: Mapping[tuple[str, BucketKey], Sum]) -> NewSums:
     return NewSums({row[0] for row in rows}, [(key.line, key.currency) for _, key in sums], rows)
 
 
-async def add_sums(session: AsyncSession, new: NewSums) -> None:
+def add_sums_script(new: NewSums) -> Script[None]:
     """Add to what is there. Whoever calls holds the rating: nobody else gives numbers."""
-    keys, numbers = await run_in_session(session, _numbers(new.whose, dict(new.lines)))
+    keys, numbers = yield from _numbers(new.whose, dict(new.lines))
     by_object = {id(line): numbers[line] for line, _ in new.lines}  # a line is long to hash
     hours: dict[datetime, int] = {}
     rows: dict[tuple[int, str, int, int], tuple[int, int, int]] = {}
@@ -69,7 +68,7 @@ async def add_sums(session: AsyncSession, new: NewSums) -> None:
             requests, quantity, nano = requests + known[0], quantity + known[1], nano + known[2]
         rows[place] = (requests, quantity, nano)
     # In the order of the key: pages are written once.
-    await write_rows(session, BUCKETS, [(*place, *rows[place]) for place in sorted(rows)], adding=_SUMS)
+    yield Insert(BUCKETS, _BUCKET_COLUMNS, [(*place, *rows[place]) for place in sorted(rows)], adding=_SUMS)
 
 
 def bucket_of(row: Any) -> tuple[BucketKey, Sum]:

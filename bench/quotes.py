@@ -1,6 +1,7 @@
-"""How long a quote takes: worked out, with what it reads of the database, and over HTTP; and what telling a cost takes.
+"""How long a quote takes: worked out, read anew, of what is kept, and over HTTP; and what telling a cost takes.
 
-The book holds 999 rates, three of them for the model that is asked for, as an operator of 333 models would have them.
+The book holds 999 rates, three for each of 333 models. A mixed row asks for one of them at random each time, so that it
+meets what is not kept yet, or no longer, as often as such a caller would.
 """
 
 import asyncio
@@ -8,9 +9,10 @@ import gc
 import http.client
 import json
 import os
+import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,24 +24,27 @@ from galerne.billing import (
     Customer,
     PriceBook,
     QuoteAsk,
+    Quoter,
     cost_lines,
-    customer_now,
     quote,
     quote_line_fields,
     quote_now,
     read_book,
     token_prices,
 )
+from galerne.governance import SYSTEM
 from galerne.identity import find_installation_admin
 from galerne.kernel import Database, SystemClock
+from galerne.models import ExternalModel, add_external
 
 TARGET_MS = 1.0
 _ASKED = 2000
-_MODELS = 333
-_MODEL = "model-7"
+_MIXED = 10_000
+_MODELS = tuple(f"model-{number}" for number in range(333))
+_MODEL = _MODELS[7]
 _PRICES = {"input": "0.5", "cached": "0.05", "output": "1.5"}
-_ASK = {"model": _MODEL, "input_tokens": 1000, "output_tokens": 500, "service_tier": "priority"}
 _COUNTS = (600, 400, 500)
+_SEED = 20261124
 _clock = SystemClock()
 
 
@@ -61,27 +66,39 @@ def run() -> Report:
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder) / "data")
         place.cli("models", "add", _MODEL, "--url", "http://127.0.0.1:9/v1")
-        healthy, asked = _over_http(place)
-        book, read = asyncio.run(_from_database(place))
-    ask, customer = (
-        QuoteAsk(model_id=_MODEL, input_tokens=1000, output_tokens=500, tier="priority"),
-        Customer("o", "free"),
-    )
-    worked = _timed(lambda: quote(book, customer, ask, _clock.now()))
+        asyncio.run(_add_models(place))
+        over_http = _over_http(place)
+        book, served = asyncio.run(_from_database(place))
+    customer = Customer("o", "free")
+    worked = _timed(lambda: quote(book, customer, _ask(_MODEL), _clock.now()))
     told = _timed(lambda: _told(book, customer))
     return Report(
         title="quotes",
-        how=f"{_ASKED:,} quotes one after another, of a price book with {_MODELS * 3} rates, in SQLite.",
+        how=(
+            f"{_ASKED:,} quotes one after another ({_MIXED:,} of mixed models), of a price book with "
+            f"{len(_MODELS) * len(_PRICES)} rates, in SQLite; seed {_SEED}."
+        ),
         columns=("what", "median ms", "p99 ms", f"target {TARGET_MS:g} ms"),
         rows=[
             worked.row("worked out by the model's prices at hand", "quote"),
-            read.row("with customer, model and book read from SQLite", "quote"),
-            asked.row("over HTTP, one kept connection", "quote"),
-            healthy.row("the same server's /healthz, beside it", "server"),
+            *served,
+            *over_http,
             told.row("what `usage.cost` adds to a request that asks for it", "request"),
         ],
         remarks=("the database and HTTP rows share their cores with whatever else runs: look at the load above",),
     )
+
+
+def _ask(model: str) -> QuoteAsk:
+    return QuoteAsk(model_id=model, input_tokens=1000, output_tokens=500, tier="priority")
+
+
+async def _add_models(place: Place) -> None:
+    database = Database(f"sqlite+aiosqlite:///{place.data / 'galerne.db'}")
+    async with database.transaction() as session:
+        for name in _MODELS:
+            await add_external(session, SYSTEM, ExternalModel(name=name, url="http://127.0.0.1:9/v1"), _clock)
+    await database.close()
 
 
 def _told(book: PriceBook, customer: Customer) -> object:
@@ -89,49 +106,76 @@ def _told(book: PriceBook, customer: Customer) -> object:
     return None if found is None else list(map(quote_line_fields, cost_lines(found, _COUNTS)))
 
 
-def _over_http(place: Place) -> tuple[_Times, _Times]:
+def _over_http(place: Place) -> list[tuple[str, str, str, str]]:
     rates = [
-        {"token_class": name, "model": f"model-{number}", "currency": "EUR", "price": price}
-        for number in range(_MODELS)
+        {"token_class": name, "model": model, "currency": "EUR", "price": price}
+        for model in _MODELS
         for name, price in _PRICES.items()
     ]
+    drawn = random.Random(_SEED)
     with administered(place, os.sched_getaffinity(0)) as control:
         control.post("/v1/admin/prices/changes", {"rates": rates})
         time.sleep(NOTICE.total_seconds() + 0.5)
         connection = http.client.HTTPConnection("127.0.0.1", control.port, timeout=60)
-        body = json.dumps(_ASK)
 
-        def answered(method: str, path: str, content: str | None) -> None:
+        def answered(method: str, path: str, content: str | None = None) -> None:
             connection.request(method, path, content, HEADERS)
             response = connection.getresponse()
             said = response.read()
             if response.status != 200:
                 raise SystemExit(f"{path}: {said[:200]!r}")
 
-        healthy = _timed(lambda: answered("GET", "/healthz", None))
-        return healthy, _timed(lambda: answered("POST", "/v1/admin/prices/quote", body))
+        def quoted(model: str) -> None:
+            body = {"model": model, "input_tokens": 1000, "output_tokens": 500, "service_tier": "priority"}
+            answered("POST", "/v1/admin/prices/quote", json.dumps(body))
+
+        quoted(_MODEL)  # which loads the control plane
+        return [
+            _timed(lambda: quoted(_MODEL)).row("over HTTP, one kept connection: one model again and again", "quote"),
+            _timed(lambda: quoted(drawn.choice(_MODELS)), _MIXED).row("over HTTP: mixed models", "quote"),
+            _timed(lambda: answered("GET", "/healthz")).row("the same server's /healthz, beside it", "server"),
+        ]
 
 
-async def _from_database(place: Place) -> tuple[PriceBook, _Times]:
+async def _from_database(place: Place) -> tuple[PriceBook, list[tuple[str, str, str, str]]]:
     database = Database(f"sqlite+aiosqlite:///{place.data / 'galerne.db'}")
-    ask = QuoteAsk(model_id=_MODEL, input_tokens=1000, output_tokens=500, tier="priority")
-    seconds: list[float] = []
+    drawn = random.Random(_SEED)
     async with database.reading() as session:
         organisation_id = (await find_installation_admin(session)).organisation_id
         book = await read_book(session, model_id=_MODEL)  # as whoever quotes reads it
-    for _ in range(_ASKED):
-        began_s = time.perf_counter()
+
+    async def anew() -> None:
         async with database.reading() as session:
-            await quote_now(session, await customer_now(session, organisation_id), ask, _clock.now())
-        seconds.append(time.perf_counter() - began_s)
+            await quote_now(session, organisation_id, _ask(_MODEL), _clock.now())
+
+    quoter = Quoter(database, _clock)
+    rows = [
+        (await _waited(anew)).row("read anew from SQLite, as the first quote of a model is", "quote"),
+        (await _waited(lambda: quoter.quote(organisation_id, _ask(_MODEL)))).row(
+            "of what is kept: one model again and again", "quote"
+        ),
+        (await _waited(lambda: quoter.quote(organisation_id, _ask(drawn.choice(_MODELS))), _MIXED)).row(
+            "of what is kept: mixed models", "quote"
+        ),
+    ]
     await database.close()
-    return book, _Times(seconds)
+    return book, rows
 
 
-def _timed(work: Callable[[], object]) -> _Times:
+async def _waited(work: Callable[[], Awaitable[object]], times: int = _ASKED) -> _Times:
     gc.collect()
     seconds: list[float] = []
-    for _ in range(_ASKED):
+    for _ in range(times):
+        began_s = time.perf_counter()
+        await work()
+        seconds.append(time.perf_counter() - began_s)
+    return _Times(seconds)
+
+
+def _timed(work: Callable[[], object], times: int = _ASKED) -> _Times:
+    gc.collect()
+    seconds: list[float] = []
+    for _ in range(times):
         began_s = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - began_s)

@@ -9,6 +9,8 @@ from galerne.billing import (
     Match,
     NewRate,
     PriceChange,
+    QuoteAsk,
+    Quoter,
     Rater,
     UsedTokens,
     assign_price_list,
@@ -20,8 +22,9 @@ from galerne.gateway.terms import TERMS_STALENESS_S, Terms, TermsCache, terms_re
 from galerne.gateway.wire.answer import TokenCount
 from galerne.governance import SYSTEM
 from galerne.identity import KeyGrant, NewOrganisation, create_organisation, operator_in, resolve_key
-from galerne.kernel import Database, Ids, ManualClock, Settings
+from galerne.kernel import Database, Ids, ManualClock, NotFound, Settings
 from galerne.ledger import Grant, grant_credit
+from galerne.models import publish_embedded
 from tests.gateway.installation import model
 
 BEGIN = datetime(2026, 11, 23, 9, tzinfo=UTC)
@@ -58,6 +61,15 @@ def charged(terms: Terms, at: datetime) -> int | None:
     return None if found is None else COUNT.total * found.input_nano_per_million // found.per
 
 
+async def quoted(quoter: Quoter, organisation_id: str) -> int | None:
+    """What that request will cost by a quote; None where there is no price."""
+    ask = QuoteAsk(model_id=MODEL.id, input_tokens=11, cached_tokens=4, output_tokens=10)
+    try:
+        return (await quoter.quote(organisation_id, ask)).expected_nano
+    except NotFound:
+        return None
+
+
 @pytest.mark.usefixtures("notice")
 @pytest.mark.parametrize(
     "changes",
@@ -70,7 +82,7 @@ def charged(terms: Terms, at: datetime) -> int | None:
         pytest.param([(-60, rates(20)), (-60, rates(5, list_id="own")), (5, "own")], id="a price list"),
     ],
 )
-async def test_every_gateway_charges_what_rating_finds(
+async def test_every_gateway_charges_what_rating_finds_and_a_quote_says(
     database: Database, changes: list[tuple[float, PriceChange | str]]
 ) -> None:
     clock = ManualClock(BEGIN - timedelta(seconds=60))
@@ -80,8 +92,10 @@ async def test_every_gateway_charges_what_rating_finds(
         (TermsCache(terms_reader(database, Settings(), clock), clock, outage_s=60.0), begin_s)
         for begin_s in FIRST_READ_S
     ]
+    quoters = [Quoter(database, clock) for _ in gateways]
     async with database.transaction() as session:
         await create_price_list(session, SYSTEM, "own", "own", clock)
+        await publish_embedded(session, [MODEL], clock)
     waiting = sorted(changes, key=lambda change: change[0])
     taken: list[tuple[datetime, int | None]] = []
     for number in range(50):
@@ -95,9 +109,10 @@ async def test_every_gateway_charges_what_rating_finds(
                 else:
                     await change_prices(session, SYSTEM, change, _ids, clock)
         clock.current, clock.elapsed_s = BEGIN + timedelta(seconds=at_s), at_s
-        for terms, begin_s in gateways:
+        for (terms, begin_s), quoter in zip(gateways, quoters, strict=True):
             if begin_s <= at_s:
                 taken.append((clock.now(), charged(await terms.of(grant, MODEL), clock.now())))
+                assert await quoted(quoter, organisation_id) == taken[-1][1], at_s
     async with database.reading() as session:
         book = await read_book(session)
     customer = Customer(organisation_id, grant.plan, accounts=("EUR",))

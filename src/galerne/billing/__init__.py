@@ -41,6 +41,7 @@ from galerne.billing.prices.changes import (
 )
 from galerne.billing.prices.decimals import (
     NOTICE,
+    PRICES_STALENESS_S,
     NewRates,
     decimal_of,
     nano_of,
@@ -54,6 +55,7 @@ from galerne.billing.prices.pricing import (
     cost_nano,
     most_nano,
 )
+from galerne.billing.prices.quoter import MOST_QUOTED, Quoter, quote_now
 from galerne.billing.prices.quotes import Quote, QuoteAsk, QuoteLine, cost_lines, quote, quote_line_fields
 from galerne.billing.prices.reading import (
     read_book,
@@ -115,11 +117,9 @@ from galerne.billing.rating.usage_lines import (
     usage_lines,
 )
 from galerne.billing.service import (
-    customer_now,
     find_plan,
     list_plans,
     list_rates,
-    quote_now,
     rates_of,
     set_rates,
 )
@@ -127,8 +127,10 @@ from galerne.billing.spending import Spent, spent, spent_by_period
 
 __all__ = [
     "DEFAULT_LIST",
+    "MOST_QUOTED",
     "NOTICE",
     "PPM",
+    "PRICES_STALENESS_S",
     "TIERS",
     "TIER_MODIFIERS_PPM",
     "UNITS",
@@ -158,6 +160,7 @@ __all__ = [
     "Quote",
     "QuoteAsk",
     "QuoteLine",
+    "Quoter",
     "Rate",
     "RatedBatch",
     "RatedUsage",
@@ -194,7 +197,6 @@ __all__ = [
     "cost_lines",
     "cost_nano",
     "create_price_list",
-    "customer_now",
     "decimal_of",
     "find_plan",
     "find_rerating",

@@ -1,11 +1,12 @@
 """HTTP for the price book: whoever may read it sees what tokens cost, the operator sets it."""
 
-from typing import Annotated
+from typing import Annotated, cast
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query, Request
 
 from galerne.billing import service
 from galerne.billing.prices.changes import change_prices
+from galerne.billing.prices.quoter import Quoter
 from galerne.billing.prices.schemas import PriceChangeIn, PriceVersionOut, QuoteIn, QuoteOut, quote_fields
 from galerne.billing.schemas import PriceIn, PriceList, PriceOut, price_fields
 from galerne.governance import Actor, Permission
@@ -19,6 +20,13 @@ router = APIRouter(prefix="/v1/admin/prices", tags=["Prices"])
 PriceReader = Annotated[Actor, requires(Permission.PRICES_READ)]
 PriceAdmin = Annotated[Actor, requires(Permission.PRICES_MANAGE)]
 At = Annotated[UtcMoment | None, Query(description="What counts at that time; now, if left out.")]
+
+
+async def _quoter(request: Request) -> Quoter:
+    return cast(Quoter, request.app.state.quoter)
+
+
+RequestQuoter = Annotated[Quoter, Depends(_quoter)]
 
 
 @router.get("")
@@ -41,10 +49,9 @@ async def read_price(
 
 
 @router.post("/quote")
-async def quote_price(body: QuoteIn, actor: PriceReader, session: Reading, clock: RequestClock) -> QuoteOut:
+async def quote_price(body: QuoteIn, actor: PriceReader, quoter: RequestQuoter) -> QuoteOut:
     """Show what a request will cost the caller's organisation, line by line: what is expected, and at most."""
-    customer = await service.customer_now(session, actor.organisation_id, body.currency)
-    found = await service.quote_now(session, customer, body.ask(), clock.now())
+    found = await quoter.quote(actor.organisation_id, body.ask(), body.currency)
     return QuoteOut.model_validate(quote_fields(body.model, found))
 
 

@@ -1,6 +1,5 @@
 """Use cases of the price book: plans, setting rates, and which rates count at a time. None of them commits."""
 
-from dataclasses import replace
 from datetime import datetime
 from typing import cast
 
@@ -12,15 +11,12 @@ from galerne.billing.prices.book import DEFAULT_LIST, Match
 from galerne.billing.prices.changes import NewRate, PriceChange, change_prices
 from galerne.billing.prices.decimals import NewRates, check_new_rates
 from galerne.billing.prices.pricing import Rates, TokenClass
-from galerne.billing.prices.quotes import Quote, QuoteAsk, quote
 from galerne.billing.prices.reading import read_book
 from galerne.billing.prices.token_prices import Customer, ModelPrices
 from galerne.billing.tables import PlanRow
 from galerne.governance import Actor
-from galerne.identity import find_organisation
 from galerne.journal import Entry, append
 from galerne.kernel import Clock, Ids, NotFound
-from galerne.ledger import AccountKind, accounts_of
 from galerne.models import find_model
 
 _CLASSES: tuple[TokenClass, ...] = ("input", "cached", "output")
@@ -91,26 +87,6 @@ async def list_rates(session: AsyncSession, at: datetime) -> list[Rates]:
         for currency in book.currencies((DEFAULT_LIST,), model_id, at):
             rates = ModelPrices(book, Customer("", "", currency), model_id).standard(at)
             found += [] if rates is None else [rates]
-    return found
-
-
-async def customer_now(session: AsyncSession, organisation_id: str, currency: str | None = None) -> Customer:
-    """Whose prices an organisation has now: its plan's, in `currency` or that of a prepaid account."""
-    if not organisation_id:
-        return Customer("", "", currency)
-    plan = (await find_organisation(session, organisation_id)).plan
-    accounts = await accounts_of(session, organisation_id)
-    own = tuple(each.account.currency for each in accounts if each.account.kind is AccountKind.PREPAID)
-    return Customer(organisation_id, plan, currency, own)
-
-
-async def quote_now(session: AsyncSession, customer: Customer, ask: QuoteAsk, at: datetime) -> Quote:
-    """What a request will cost that customer; the model by id or alias. Raises `NotFound` if any of it has no price."""
-    model = await find_model(session, ask.model_id)
-    book = await read_book(session, model_id=model.id, subjects=(customer.organisation_id, customer.plan))
-    found = quote(book, customer, replace(ask, model_id=model.id), at)
-    if found is None:
-        raise NotFound(f"The model '{model.id}' has no price for that.", code="price_not_found", param="model")
     return found
 
 

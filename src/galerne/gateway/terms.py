@@ -10,7 +10,17 @@ from typing import Any, TypeVar, cast
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing import Customer, ModelPrices, Plan, PriceBook, Rates, find_plan, paying, read_book
+from galerne.billing import (
+    PRICES_STALENESS_S,
+    Customer,
+    ModelPrices,
+    Plan,
+    PriceBook,
+    Rates,
+    find_plan,
+    paying,
+    read_book,
+)
 from galerne.gateway.tickets import Tier
 from galerne.identity import KeyGrant
 from galerne.kernel import Clock, Database, FreshCache, NotFound, Settings, Unavailable
@@ -23,7 +33,7 @@ __all__ = ["MOST_TERMS", "TERMS_STALENESS_S", "Terms", "TermsCache", "terms_read
 MOST_TERMS = 10_000
 """How many pairs of key and model have their terms at hand: 1 kB each, with the two limits of a key."""
 
-TERMS_STALENESS_S = 5.0
+TERMS_STALENESS_S = PRICES_STALENESS_S
 """For how long limits, prices and plans are trusted; a price is written at least `billing.NOTICE` before it begins."""
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galerne.apps.refusals import install_refusals
-from galerne.billing import ModelPrices, PriceBook, QuoteAsk, cost_nano, quote
+from galerne.billing import ModelPrices, PriceBook, QuoteAsk, Quoter, cost_nano, quote
 from galerne.billing.rating.routes import rating_router
 from galerne.billing.routes import router
 from galerne.governance import ROLE_PERMISSIONS, SYSTEM, Role
@@ -68,6 +68,7 @@ async def server(database: Database, clock: ManualClock) -> AsyncGenerator[Serve
     async with database.transaction() as session:
         await add_external(session, SYSTEM, ExternalModel(name="large", url="http://127.0.0.1:9/v1"), clock)
     server = Server(router, database, clock, SYSTEM)
+    server.app.state.quoter = Quoter(database, clock)
     server.app.include_router(rating_router)
     install_refusals(server.app)
     async with server.client:

@@ -18,7 +18,6 @@ from galerne.billing import (
     assign_price_list,
     change_prices,
     create_price_list,
-    customer_now,
     list_price_lists,
     list_rates,
     nano_of,
@@ -116,8 +115,8 @@ def quote(
         raise BadRequest(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from None
 
     async def work(session: AsyncSession, operator: Actor) -> dict[str, Any]:
-        customer = await customer_now(session, operator.organisation_id)
-        return quote_fields(model, await quote_now(session, customer, body.ask(), SystemClock().now()))
+        found = await quote_now(session, operator.organisation_id, body.ask(), SystemClock().now())
+        return quote_fields(model, found)
 
     row = as_operator(data, work, organisation)
     if as_json:

@@ -15,8 +15,11 @@ _PLAIN = re.compile(r"(?P<sign>-?)(?P<whole>[0-9]{1,30})(?:\.(?P<part>[0-9]{1,30
 NOTICE = timedelta(seconds=10)
 """How long before it begins a price is written, at least, so that all who keep prices know it when it begins.
 
-Gateways read theirs again after 5 s; the rest is for the commit, and for clocks that differ.
+They read theirs again after `PRICES_STALENESS_S`; the rest is for the commit, and for clocks that differ.
 """
+
+PRICES_STALENESS_S = 5.0
+"""For how long whoever keeps prices, and what decides which of them count, trusts what it read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,6 @@ from galerne.billing import (
     Rate,
     Rater,
     UsedTokens,
-    buckets_in,
     change_prices,
     paying,
     quote,
@@ -26,6 +25,7 @@ from galerne.governance import SYSTEM
 from galerne.kernel import Database, Ids, ManualClock
 from galerne.metering import record
 from tests.billing.books import START, rate
+from tests.billing.rating.buckets import buckets_in
 from tests.billing.rating.test_in_the_database import event
 from tests.identity.tenants import NOW
 

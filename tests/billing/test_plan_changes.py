@@ -10,7 +10,6 @@ from galerne.billing import (
     NewRates,
     PriceChange,
     assign_price_list,
-    buckets_in,
     change_prices,
     create_price_list,
     rate_batch,
@@ -21,6 +20,7 @@ from galerne.identity import OrganisationChange, change_organisation, operator_i
 from galerne.kernel import Database, ManualClock
 from galerne.metering import record
 from galerne.models import ExternalModel, add_external
+from tests.billing.rating.buckets import buckets_in
 from tests.identity.tenants import NOW, Tenants, two_tenants
 from tests.metering.events import event
 

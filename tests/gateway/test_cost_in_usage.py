@@ -14,7 +14,6 @@ from galerne.billing import (
     NewRate,
     PriceChange,
     assign_price_list,
-    buckets_in,
     change_prices,
     create_price_list,
     month_of,
@@ -24,6 +23,7 @@ from galerne.billing import (
 from galerne.gateway.settled import Settled
 from galerne.governance import SYSTEM
 from galerne.kernel import Database, Ids, SystemClock
+from tests.billing.rating.buckets import buckets_in
 from tests.gateway.installation import Installation
 from tests.gateway.paying import Payer, charged, new_payer, set_price_of_a_million
 from tests.gateway.upstream import WORDS, MockEngine

@@ -24,9 +24,10 @@ from galerne.gateway.wire.answer import TokenCount
 from galerne.journal import StoredLeaf, read_all, verify
 from galerne.kernel import Database, Script, SystemClock, Writer, open_writer
 from galerne.ledger import hold_script, release_script
-from galerne.metering import PoolSpec, Take, take_script
+from galerne.metering import PoolSpec, Take
 from tests.gateway.flying import flight
 from tests.ledger.ledgers import NOON, NOON_MS, PREPAID, REVENUE, fund, problems, read, run, sums, wish
+from tests.metering.takes import take_script
 
 RATES = Rates(
     model_id="m",

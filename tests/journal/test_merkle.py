@@ -8,13 +8,12 @@ from galerne.journal.merkle import (
     EMPTY_ROOT,
     Frontier,
     ProofRefused,
-    Tree,
     hash_leaf,
     root_of,
     verify_consistency,
     verify_inclusion,
 )
-from tests.journal.trees import CONSISTENCY, INCLUSION, LEAVES, ROOTS, mth, numbered, path, sha256, subproof
+from tests.journal.trees import CONSISTENCY, INCLUSION, LEAVES, ROOTS, Tree, mth, numbered, path, sha256, subproof
 
 HASHES = [hash_leaf(leaf) for leaf in LEAVES]
 sizes = st.integers(1, 130)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galerne.journal import Checkpoint, Proof, Signer, Tree, VerifierKey, hash_leaf, parse_key, parse_proof
+from galerne.journal import Checkpoint, Proof, Signer, VerifierKey, hash_leaf, parse_key, parse_proof
 from galerne.journal.checkpoint import parse_checkpoint, verify_checkpoint, verify_growth, verify_proof
 from galerne.journal.merkle import ProofRefused
 from galerne.journal.note import open_note, sign_note
-from tests.journal.trees import LEAVES, ROOTS
+from tests.journal.trees import LEAVES, ROOTS, Tree
 
 NAME = "log.example/journal"
 SIGNER = Signer(NAME, bytes(range(32)))

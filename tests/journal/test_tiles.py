@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galerne.journal.merkle import ProofRefused, Tree, consistency_spans, inclusion_spans
+from galerne.journal.merkle import ProofRefused, consistency_spans, inclusion_spans
 from galerne.journal.tiles import (
     TILE_BYTES,
     WIDTH,
@@ -16,11 +16,10 @@ from galerne.journal.tiles import (
     grown,
     needed,
     parse_path,
-    parts_of,
     roots_in,
     width_of,
 )
-from tests.journal.trees import numbered
+from tests.journal.trees import Tree, numbered, parts_of
 
 MANY = numbered(70_000)
 TREE = Tree(MANY)

@@ -9,7 +9,6 @@ from sqlalchemy.exc import DBAPIError
 from galerne.journal import (
     JournalAltered,
     ProofRefused,
-    Tree,
     consistency_proof,
     grow_tree,
     inclusion_proof,
@@ -22,9 +21,10 @@ from galerne.journal import (
     verify_inclusion,
 )
 from galerne.journal.service import LeafFilter
-from galerne.journal.tiles import TileId, TilePart, parts_of
+from galerne.journal.tiles import TileId, TilePart
 from galerne.kernel import Database
 from tests.journal.test_service import fill, tamper
+from tests.journal.trees import Tree, parts_of
 
 
 async def grown_to(database: Database, count: int) -> Tree:

@@ -1,7 +1,10 @@
 """The tree of RFC 9162 as its text defines it, recursively and slowly, and the vectors of Certificate Transparency."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from galerne.journal.merkle import ProofRefused, consistency_spans, hash_children, inclusion_spans, span_root
+from galerne.journal.tiles import WIDTH, TileId, TilePart
 
 LEAVES = [
     bytes.fromhex(each)
@@ -76,3 +79,53 @@ def below(n: int) -> int:
 
 def numbered(count: int, seed: int = 0) -> list[bytes]:
     return [sha256(f"{seed}:{number}".encode()) for number in range(count)]
+
+
+def parts_of(size: int) -> list[TilePart]:
+    """Every tile of the tree of `size` leaves, level by level from the left."""
+    parts: list[TilePart] = []
+    level, count = 0, size
+    while count:
+        parts += [TilePart(TileId(level, number), WIDTH) for number in range(count // WIDTH)]
+        if count % WIDTH:
+            parts.append(TilePart(TileId(level, count // WIDTH), count % WIDTH))
+        level, count = level + 1, count // WIDTH
+    return parts
+
+
+class Tree:
+    """A tree over a list that fits into memory, such as an invoice's rated usage: any root and any proof."""
+
+    def __init__(self, leaf_hashes: Iterable[bytes]) -> None:
+        self._levels = [list(leaf_hashes)]
+        while len(self._levels[-1]) > 1:
+            below = self._levels[-1]
+            pairs = zip(below[::2], below[1::2], strict=False)
+            self._levels.append([hash_children(left, right) for left, right in pairs])
+
+    @property
+    def size(self) -> int:
+        """How many leaves there are."""
+        return len(self._levels[0])
+
+    def root(self, size: int | None = None) -> bytes:
+        """The root over the first `size` leaves, or over all."""
+        return span_root((0, self._within(size)), self._node)
+
+    def inclusion_proof(self, index: int, size: int | None = None) -> list[bytes]:
+        """The hashes that prove leaf `index` (from 0) to be in the tree of the first `size` leaves, or of all."""
+        return [span_root(span, self._node) for span in inclusion_spans(index, self._within(size))]
+
+    def consistency_proof(self, first: int, second: int | None = None) -> list[bytes]:
+        """The hashes that prove the tree of `first` leaves to be the beginning of that of `second`, or of all."""
+        return [span_root(span, self._node) for span in consistency_spans(first, self._within(second))]
+
+    def _within(self, size: int | None) -> int:
+        if size is None:
+            return self.size
+        if not 0 <= size <= self.size:
+            raise ProofRefused(f"There is no tree of {size} leaves over {self.size}.")
+        return size
+
+    def _node(self, height: int, number: int) -> bytes:
+        return self._levels[height][number]

@@ -13,9 +13,10 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from galerne.billing import BucketKey, LineKey, Sum, buckets_in, list_rates
+from galerne.billing import BucketKey, LineKey, Sum, list_rates
 from galerne.kernel import Database, UtcTime
 from galerne.ledger import burn_lots, check_books, lots_of
+from tests.billing.rating.buckets import buckets_in
 from tests.conftest import Copies
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -30,10 +30,10 @@ from galerne.metering import (
     rules_for,
     set_limit,
     set_operator_limit,
-    take_script,
 )
 from galerne.metering import limit_rules as limit_rules_module
 from tests.metering.limit_fleet import NOON_MS, read, take
+from tests.metering.takes import take_script
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

@@ -9,14 +9,13 @@ from galerne.metering.limit_windows import Window, window_start_ms
 from galerne.metering.limits import PoolSpec
 from galerne.metering.pool_laws import Taken
 from galerne.metering.pools import (
-    give_back_script,
     reclaim_script,
     renew_script,
     spend_script,
-    take_script,
 )
 from tests.metering.lease_simulation import Books
 from tests.metering.limit_fleet import HOUR_MS, MINUTE_MS, NOON_MS, pool, take
+from tests.metering.takes import give_back_script, take_script
 
 AMOUNT = 100
 Step = tuple[str, int, int]  # what is done, by which holder or how late, and how much

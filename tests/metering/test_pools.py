@@ -11,14 +11,13 @@ from galerne.kernel import Database, open_writer
 from galerne.metering.limit_windows import Window
 from galerne.metering.pool_laws import GAUGE_RETRY_MS, HELD_RETRY_MS, Short, Taken
 from galerne.metering.pools import (
-    give_back_script,
     reclaim_script,
     renew_script,
     spend_script,
-    take_script,
     takes_script,
 )
 from tests.metering.limit_fleet import HOUR_MS, MINUTE_MS, NOON_MS, leases, pool, read, run, take, taken_of
+from tests.metering.takes import give_back_script, take_script
 
 WITH_LEASES: list[Window] = ["5h", "day", "week", "month"]
 

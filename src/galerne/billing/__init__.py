@@ -69,8 +69,6 @@ from galerne.billing.prices.token_prices import (
 )
 from galerne.billing.prices.volume_tiers import (
     Step,
-    TierLine,
-    tier_lines,
 )
 from galerne.billing.rating.rater import (
     BucketKey,
@@ -81,7 +79,6 @@ from galerne.billing.rating.rater import (
     Sum,
     UsedTokens,
     buckets_of,
-    line_amounts,
 )
 from galerne.billing.rating.rerating import (
     WHOLE,
@@ -90,7 +87,6 @@ from galerne.billing.rating.rerating import (
     Rerating,
     ReratingRun,
     agreed_until,
-    apply_rerating,
     begin_rerating,
     continue_rerating,
     find_rerating,
@@ -102,7 +98,6 @@ from galerne.billing.rating.revisions import Counts, Standing, correct_usage, re
 from galerne.billing.rating.rows import month_of, month_start, next_month, period_of
 from galerne.billing.rating.service import (
     RatedBatch,
-    buckets_in,
     close_period,
     closed_periods,
     rate_batch,
@@ -175,7 +170,6 @@ __all__ = [
     "Step",
     "Sum",
     "Tier",
-    "TierLine",
     "TokenClass",
     "TokenPrices",
     "UsageLine",
@@ -183,10 +177,8 @@ __all__ = [
     "UsedTokens",
     "WrittenPrices",
     "agreed_until",
-    "apply_rerating",
     "assign_price_list",
     "begin_rerating",
-    "buckets_in",
     "buckets_of",
     "change_prices",
     "close_period",
@@ -200,7 +192,6 @@ __all__ = [
     "decimal_of",
     "find_plan",
     "find_rerating",
-    "line_amounts",
     "lines_of",
     "list_plans",
     "list_price_lists",
@@ -230,7 +221,6 @@ __all__ = [
     "set_rates",
     "spent",
     "spent_by_period",
-    "tier_lines",
     "token_prices",
     "unmatched_usage",
     "usage_lines",

@@ -1,7 +1,7 @@
 """The Merkle tree of RFC 9162 section 2.1 over any list of leaf hashes: roots, proofs, and their verification. Pure.
 
-It knows neither journal nor database: whoever has a list of leaf hashes has a `Tree`; whoever keeps nodes elsewhere
-passes a function that finds them. Verification needs nothing but the values that it is given.
+It knows neither journal nor database: whoever keeps nodes passes a function that finds them. Verification needs nothing
+but the values that it is given.
 """
 
 import hashlib
@@ -148,44 +148,6 @@ class Frontier:
     def root(self) -> bytes:
         """The root of the tree as it is now."""
         return _fold(self.nodes)
-
-
-class Tree:
-    """A tree over a list that fits into memory, such as an invoice's rated usage: any root and any proof."""
-
-    def __init__(self, leaf_hashes: Iterable[bytes]) -> None:
-        self._levels = [list(leaf_hashes)]
-        while len(self._levels[-1]) > 1:
-            below = self._levels[-1]
-            pairs = zip(below[::2], below[1::2], strict=False)
-            self._levels.append([hash_children(left, right) for left, right in pairs])
-
-    @property
-    def size(self) -> int:
-        """How many leaves there are."""
-        return len(self._levels[0])
-
-    def root(self, size: int | None = None) -> bytes:
-        """The root over the first `size` leaves, or over all."""
-        return span_root((0, self._within(size)), self._node)
-
-    def inclusion_proof(self, index: int, size: int | None = None) -> list[bytes]:
-        """The hashes that prove leaf `index` (from 0) to be in the tree of the first `size` leaves, or of all."""
-        return [span_root(span, self._node) for span in inclusion_spans(index, self._within(size))]
-
-    def consistency_proof(self, first: int, second: int | None = None) -> list[bytes]:
-        """The hashes that prove the tree of `first` leaves to be the beginning of that of `second`, or of all."""
-        return [span_root(span, self._node) for span in consistency_spans(first, self._within(second))]
-
-    def _within(self, size: int | None) -> int:
-        if size is None:
-            return self.size
-        if not 0 <= size <= self.size:
-            raise ProofRefused(f"There is no tree of {size} leaves over {self.size}.")
-        return size
-
-    def _node(self, height: int, number: int) -> bytes:
-        return self._levels[height][number]
 
 
 def verify_inclusion(leaf_hash: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:

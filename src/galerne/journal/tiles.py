@@ -50,18 +50,6 @@ def parse_path(level: int, rest: str) -> TilePart | None:
     return part if width <= WIDTH and part.path == f"tile/{level}/{rest}" else None
 
 
-def parts_of(size: int) -> list[TilePart]:
-    """Every tile of the tree of `size` leaves, level by level from the left."""
-    parts: list[TilePart] = []
-    level, count = 0, size
-    while count:
-        parts += [TilePart(TileId(level, number), WIDTH) for number in range(count // WIDTH)]
-        if count % WIDTH:
-            parts.append(TilePart(TileId(level, count // WIDTH), count % WIDTH))
-        level, count = level + 1, count // WIDTH
-    return parts
-
-
 def edge_of(size: int) -> list[TileId]:
     """The partial tiles on the right edge of the tree of `size` leaves: those that grow next."""
     edge: list[TileId] = []

@@ -29,11 +29,9 @@ from galerne.metering.limits import (
 )
 from galerne.metering.pool_laws import Short, Take, Taken
 from galerne.metering.pools import (
-    give_back_script,
     reclaim_script,
     renew_script,
     spend_script,
-    take_script,
     takes_script,
 )
 from galerne.metering.service import record, record_script, recorded_script, usage, usage_by_bucket
@@ -60,7 +58,6 @@ __all__ = [
     "UsagePage",
     "Window",
     "check_rule",
-    "give_back_script",
     "limit_ids",
     "limit_reached",
     "list_every_limit",
@@ -78,7 +75,6 @@ __all__ = [
     "set_limit",
     "set_operator_limit",
     "spend_script",
-    "take_script",
     "takes_script",
     "usage",
     "usage_by_bucket",

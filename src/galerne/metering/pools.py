@@ -61,11 +61,6 @@ class _Lease:
     stored: tuple[int, int] | None = None  # amount and end as the database has them, if it has
 
 
-def take_script(take: Take, now_ms: int) -> Script[Taken | Short]:
-    """What `take` gets of its pool, which is made when it is missing."""
-    return (yield from takes_script([take], now_ms))[0]
-
-
 def takes_script(takes: Sequence[Take], now_ms: int, give_back: Collection[str] = ()) -> Script[list[Taken | Short]]:
     """What each of `takes` gets, after the leases `give_back` were given back; one lease grows for each holder, pool
     and window, and its end moves to the newest `expires_at_ms`.
@@ -91,11 +86,6 @@ def spend_script(amounts: Mapping[str, int]) -> Script[None]:
     yield Increase(_LEASES, "id", ("spent",), {lease_id: (amount,) for lease_id, amount in amounts.items()})
 
 
-def give_back_script(lease_ids: Collection[str]) -> Script[None]:
-    """End leases; what they have not spent goes back to their pools, unless another window has begun there."""
-    yield from takes_script((), 0, lease_ids)
-
-
 def renew_script(lease_ids: Collection[str], expires_at_ms: int) -> Script[frozenset[str]]:
     """Move the end of leases; returns those that still exist: the others have been reclaimed."""
     if not lease_ids:
@@ -105,7 +95,7 @@ def renew_script(lease_ids: Collection[str], expires_at_ms: int) -> Script[froze
 
 
 def reclaim_script(now_ms: int, limit: int = 100) -> Script[int]:
-    """End the leases whose time is over, at most `limit`, as `give_back_script` does; returns how many.
+    """End the leases whose time is over, at most `limit`, as if they were given back; returns how many.
 
     Safe from any process at any time; one that its holder renews at this moment stays.
     """

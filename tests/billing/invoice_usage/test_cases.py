@@ -9,7 +9,6 @@ from galerne.billing import (
     NewRate,
     PriceChange,
     Step,
-    apply_rerating,
     change_prices,
     preview_rerating,
     rerate_unmatched,
@@ -24,6 +23,7 @@ from galerne.models import ExternalModel, add_external
 from tests.billing.invoice_usage.houses import NOVEMBER_3, Installation, checked, said
 from tests.billing.invoice_usage.test_making import DAYS
 from tests.billing.invoices.customers import NOVEMBER, OCTOBER, fine
+from tests.billing.rating.rerating import rate_again
 
 MILLION = 1_000_000
 EARLY_IN_DECEMBER = NOVEMBER + timedelta(days=31)
@@ -69,7 +69,7 @@ async def test_a_month_that_was_rated_again_is_billed_as_the_difference(served: 
     change = PriceChange(rates=(rate,), retroactive=True)
     async with served.house.database.transaction() as session:
         digest = (await preview_rerating(session, change, served.house.clock)).digest
-        await apply_rerating(session, SYSTEM, change, digest, Ids(), served.house.clock)
+        await rate_again(session, change, digest, Ids(), served.house.clock)
     await served.serve(own, *DAYS, at=NOVEMBER_3)
     served.house.clock.current = EARLY_IN_DECEMBER
     await served.house.close("2026-11")
@@ -91,7 +91,7 @@ async def test_what_had_no_price_in_its_month_is_billed_and_proved_once_it_has_o
     change = PriceChange(rates=tuple(rates), retroactive=True)
     async with served.house.database.transaction() as session:
         digest = (await preview_rerating(session, change, clock)).digest
-        await apply_rerating(session, SYSTEM, change, digest, Ids(), clock)
+        await rate_again(session, change, digest, Ids(), clock)
         await rerate_unmatched(session, clock)
     await served.serve(own, (3 * MILLION, 0, 0), at=NOVEMBER_3)
     clock.current = EARLY_IN_DECEMBER

@@ -22,18 +22,19 @@ from galerne.billing.invoices import (
     CloseOrder,
     close_billing,
     frozen_document,
-    invoice_leaves,
     preview_close,
+    rated_leaves,
     set_profile,
 )
 from galerne.billing.subscriptions import Order, subscribe
 from galerne.governance import SYSTEM
 from galerne.identity import NewOrganisation, create_organisation
-from galerne.journal import LeafFilter, Tree, hash_leaf, read_all
+from galerne.journal import LeafFilter, hash_leaf, read_all
 from galerne.kernel import Conflict, run_in_session
 from galerne.ledger import Posting, all_accounts, check_books, post_script
 from galerne.models import ExternalModel, add_external
 from tests.billing.invoices.customers import NANTES, NOVEMBER, OCTOBER, House
+from tests.journal.trees import Tree
 
 MILLION = 1_000_000
 CLASSES: tuple[TokenClass, ...] = ("input", "cached", "output")
@@ -88,7 +89,7 @@ async def test_an_invoice_has_the_root_over_its_usage_and_its_leaves_come_again(
     await house.close()
     (invoice,) = await house.invoices(customer)
     async with house.database.reading() as session:
-        leaves = [leaf async for leaf in invoice_leaves(session, SYSTEM, invoice.id)]
+        leaves = [leaf async for page in rated_leaves(session, customer, "2026-10") for leaf in page]
         frozen = await frozen_document(session, SYSTEM, invoice.id)
     assert invoice.usage_size == len(leaves) == 3 * 7 - 1
     assert invoice.usage_root == Tree(hash_leaf(leaf.encoded()) for leaf in leaves).root()

@@ -20,7 +20,6 @@ from galerne.billing import (
     PriceChange,
     Rerating,
     Step,
-    apply_rerating,
     change_prices,
     correct_usage,
     preview_rerating,
@@ -35,6 +34,7 @@ from tests.billing.lockstep.credit_rules import EURO, REVENUE, CreditRules
 from tests.billing.lockstep.naive_bills import NaiveEvent
 from tests.billing.lockstep.naive_prices import CLASSES, NaiveFactor, NaivePrice, NaivePrices, Parts
 from tests.billing.lockstep.world import START
+from tests.billing.rating.rerating import rate_again
 
 MODELS, TIERS = ("large", "small"), ("standard", "priority", "batch")
 models, tiers = st.sampled_from(MODELS), st.sampled_from(TIERS)
@@ -228,10 +228,10 @@ class UsageRules(CreditRules):
         digest = report.digest if agreed else "0" * 64
         if not agreed:
             with pytest.raises(Conflict) as refused:
-                self.services.act(lambda s: apply_rerating(s, SYSTEM, new, digest, self.services.ids, self.clock))
+                self.services.act(lambda s: rate_again(s, new, digest, self.services.ids, self.clock))
             assert refused.value.code == "rerating_changed"
             return
-        applied = self.services.act(lambda s: apply_rerating(s, SYSTEM, new, digest, self.services.ids, self.clock))
+        applied = self.services.act(lambda s: rate_again(s, new, digest, self.services.ids, self.clock))
         assert applied == report
         version = self.services.look(_newest)
         _write(self.bills.prices, change, begin, version)

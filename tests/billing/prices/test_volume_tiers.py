@@ -6,10 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galerne.billing import Step, tier_lines
-from galerne.billing.prices.volume_tiers import steps_problem
+from galerne.billing import Step
+from galerne.billing.prices.volume_tiers import VolumeMode, amount_nano, steps_problem, tier_quantities
 
 PRICES, STARTS = [Fraction(10), Fraction(8), Fraction(5)], [0, 100, 1000]
+
+
+def on_tiers(
+    prices: list[Fraction], starts: list[int], mode: VolumeMode | None, quantity: int
+) -> list[tuple[int, int, int]]:
+    (parts,) = tier_quantities(starts, mode, [quantity])
+    return [(tier, part, amount_nano(part, prices[tier])) for tier, part in enumerate(parts) if part]
 
 
 @pytest.mark.parametrize(
@@ -26,8 +33,8 @@ PRICES, STARTS = [Fraction(10), Fraction(8), Fraction(5)], [0, 100, 1000]
         ("volume", 1500, [(2, 1500, 7500)]),
     ],
 )
-def test_golden_lines(mode: str, quantity: int, lines: list[tuple[int, int, int]]) -> None:
-    assert tier_lines(PRICES, STARTS, mode, quantity) == lines  # type: ignore[arg-type]  # one of the modes
+def test_golden_lines(mode: VolumeMode | None, quantity: int, lines: list[tuple[int, int, int]]) -> None:
+    assert on_tiers(PRICES, STARTS, mode, quantity) == lines
 
 
 @given(st.integers(0, 300), st.lists(st.tuples(st.integers(1, 40), st.integers(0, 50)), max_size=4))
@@ -36,12 +43,12 @@ def test_graduated_lines_are_what_counting_unit_by_unit_gives(quantity: int, ste
     for width, price in steps:
         starts.append(starts[-1] + width)
         prices.append(Fraction(price))
-    lines = tier_lines(prices, starts, "graduated", quantity)
+    lines = on_tiers(prices, starts, "graduated", quantity)
     one_by_one = sum(
         prices[max(i for i, start in enumerate(starts) if start < unit)] for unit in range(1, quantity + 1)
     )
-    assert sum(line.nano for line in lines) == one_by_one
-    assert sum(line.quantity for line in lines) == quantity
+    assert sum(nano for _, _, nano in lines) == one_by_one
+    assert sum(part for _, part, _ in lines) == quantity
 
 
 @pytest.mark.parametrize(

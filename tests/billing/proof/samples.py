@@ -25,18 +25,20 @@ from galerne.billing.proof import (
     Request,
     UsageLine,
     canonical,
+    head_line,
+    request_line,
     usage_leaf_hash,
-    write_proof,
 )
 from galerne.gateway.settled import Ending, Flight, settle_flight
 from galerne.gateway.wire.answer import TokenCount
 from galerne.governance import SYSTEM, Actor, ActorKind
-from galerne.journal import Checkpoint, Signer, Tree, hash_leaf, root_of
+from galerne.journal import Checkpoint, Signer, hash_leaf, root_of
 from galerne.journal import Entry as Journalled
 from galerne.journal.leaf import encode
 from galerne.journal.note import sign_note
 from tests.billing.books import CUSTOMER, START, full_book
 from tests.billing.documents.samples import S20, draft
+from tests.journal.trees import Tree
 
 ORIGIN = "galerne.example.com/journal"
 SIGNER = Signer(ORIGIN, b"\x07" * 32)
@@ -174,7 +176,7 @@ class Sample:
     other: Leaf
 
     def file(self) -> bytes:
-        return b"".join(write_proof(self.head, self.requests))
+        return head_line(self.head) + b",\n".join(map(request_line, self.requests)) + b"\n]}\n"
 
     def fields(self) -> dict[str, Any]:
         return json.loads(self.file())

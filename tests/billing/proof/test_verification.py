@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galerne.billing.proof import Checked, verify_invoice
-from galerne.journal import Tree, hash_leaf, root_of
+from galerne.journal import hash_leaf, root_of
 from tests.billing.proof.samples import (
     MONTH,
     SIGNER,
@@ -21,6 +21,7 @@ from tests.billing.proof.samples import (
     meaning_of,
     sample,
 )
+from tests.journal.trees import Tree
 
 Fields = dict[str, Any]
 KEYS = [SIGNER.verifier]

@@ -14,8 +14,6 @@ from galerne.billing import (
     NewRate,
     NewRates,
     PriceChange,
-    apply_rerating,
-    buckets_in,
     change_prices,
     close_period,
     correct_usage,
@@ -31,6 +29,8 @@ from galerne.governance import SYSTEM
 from galerne.kernel import BadRequest, Conflict, Database, Ids, ManualClock, NotFound
 from galerne.metering import UsageEvent, record
 from galerne.models import ExternalModel, add_external
+from tests.billing.rating.buckets import buckets_in
+from tests.billing.rating.rerating import rate_again
 from tests.identity.tenants import NOW
 
 PRICES = NewRates(
@@ -226,10 +226,10 @@ async def test_other_prices_are_shown_before_they_are_applied(database: Database
     before = await billed(database)
     with pytest.raises(Conflict):
         async with database.transaction() as session:
-            await apply_rerating(session, SYSTEM, change, "0" * 64, Ids(), clock)
+            await rate_again(session, change, "0" * 64, Ids(), clock)
     assert await billed(database) == before
     async with database.transaction() as session:
-        assert await apply_rerating(session, SYSTEM, change, report.digest, Ids(), clock) == report
+        assert await rate_again(session, change, report.digest, Ids(), clock) == report
     assert await billed(database) == before + sum(each.difference_nano for each in report.differences)
     await write(database, event())  # late, and priced by the same prices
     await rate(database, clock)

@@ -18,11 +18,11 @@ from galerne.billing import (
     UsedTokens,
     buckets_of,
     cost_lines,
-    line_amounts,
     token_prices,
 )
 from galerne.billing.prices.pricing import cost_nano
-from galerne.billing.rating.rater import added
+from galerne.billing.prices.volume_tiers import amount_nano, tier_quantities
+from galerne.billing.rating.rater import added, tier_prices
 from tests.billing import books
 from tests.billing.books import CUSTOMER, START, TIERS, ZONES, full_book, rate
 
@@ -133,8 +133,9 @@ def test_a_line_says_by_what_it_was_multiplied_and_recomputes() -> None:
     (usage,) = rated(book, [event]).usage
     assert usage.line == LineKey("small", "input", "priority", "de", False, "r1*77/40", 0)
     assert usage.rate_id == "r1*77/40"
-    (line,) = line_amounts({each.id: each for each in book.rates}, usage.rate_id, usage.quantity)
-    assert (line.tier_index, line.quantity, line.nano) == (0, 10**6, usage.nano) == (0, 10**6, 13_475_000_002)
+    _, prices, starts = tier_prices({each.id: each for each in book.rates}, usage.rate_id)
+    ((part,),) = tier_quantities(starts, None, [usage.quantity])
+    assert (part, amount_nano(part, prices[0])) == (10**6, usage.nano) == (10**6, 13_475_000_002)
 
 
 def test_a_price_that_changes_within_an_hour_counts_from_its_own_moment() -> None:

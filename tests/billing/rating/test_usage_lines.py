@@ -22,11 +22,12 @@ from galerne.billing import (
     change_prices,
     close_period,
     correct_usage,
-    line_amounts,
     lines_of,
     rate_batch,
     usage_lines,
 )
+from galerne.billing.prices.volume_tiers import amount_nano, tier_quantities
+from galerne.billing.rating.rater import tier_prices
 from galerne.governance import SYSTEM
 from galerne.kernel import Database, Ids, ManualClock
 from galerne.metering import record
@@ -123,12 +124,12 @@ def test_over_all_periods_the_lines_are_those_of_the_whole_month(
         exact = Fraction(each.quantity * each.price_nano, each.per)
         assert each.nano == round(exact) == each.requests_nano + each.volume_nano + each.rounding_nano
     assert sum(each.requests_nano for each in billed) == sum(amount for _, amount in sums.values())
-    whole = line_amounts(rates, "r1", sum(quantity for quantity, _ in sums.values()))
+    rate, prices, starts = tier_prices(rates, "r1")
+    (whole,) = tier_quantities(starts, rate.volume, [sum(quantity for quantity, _ in sums.values())])
     by_tier = {tier: sum(each.quantity for each in billed if each.line.tier_index == tier) for tier in range(3)}
-    assert {tier: quantity for tier, quantity in by_tier.items() if quantity} == {
-        each.tier_index: each.quantity for each in whole
-    }
-    assert abs(sum(each.nano for each in billed) - sum(each.nano for each in whole)) <= len(billed)
+    assert by_tier == {tier: whole[tier] if tier < len(whole) else 0 for tier in range(3)}
+    amounts = map(amount_nano, whole, prices)
+    assert abs(sum(each.nano for each in billed) - sum(amounts)) <= len(billed)
 
 
 async def test_a_months_lines_and_what_a_late_event_and_a_correction_change(database: Database) -> None:

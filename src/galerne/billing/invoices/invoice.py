@@ -105,8 +105,8 @@ class InvoiceLine:
 class Invoice:
     """An invoice or credit note as it stands; amounts in minor units of `currency`, None before it is final.
 
-    `usage_root` is the RFC 9162 root over its `usage_size` leaves (`invoice_leaves`), `sha256` that of the frozen
-    document's text.
+    `usage_root` is the RFC 9162 root over its `usage_size` leaves (`rated_leaves` of its currency), `sha256` that of
+    the frozen document's text.
     """
 
     id: str

@@ -1,6 +1,6 @@
 """Invoices as rows: reading them, writing drafts, and adding to what happened to one. Nothing here commits."""
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import cast
@@ -19,7 +19,6 @@ from galerne.billing.invoices.tables import (
     InvoiceLineRow,
     InvoiceRow,
 )
-from galerne.billing.invoices.usage import UsageLeaf, rated_leaves
 from galerne.billing.rating.rater import LineKey
 from galerne.governance import Actor, Permission
 from galerne.journal import EMPTY_ROOT, Entry
@@ -108,19 +107,6 @@ def _thawed(invoice_id: str, text: str | None, sha256: str | None) -> FrozenDocu
         raise Conflict("This invoice is not final; it has no document yet.", code="invoice_state")
     invariant(sha256_of(text) == sha256, f"the document of invoice {invoice_id} is not what was frozen")
     return thaw(text)
-
-
-async def invoice_leaves(session: AsyncSession, actor: Actor, invoice_id: str) -> AsyncGenerator[UsageLeaf]:
-    """The leaves of an invoice's usage root in their order, worked out again in flat memory; none for other invoices.
-
-    Their number and root are the invoice's `usage_size` and `usage_root`.
-    """
-    row = await row_of(session, actor, invoice_id)
-    if row.usage_size and row.period is not None:
-        async for page in rated_leaves(session, row.organisation_id, row.period):
-            for leaf in page:
-                if leaf.currency == row.currency:
-                    yield leaf
 
 
 async def invoice_id_of(session: AsyncSession, name: str) -> str:

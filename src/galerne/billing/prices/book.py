@@ -24,8 +24,6 @@ DEFAULT_LIST = "default"
 
 CACHED_PPM = 100_000
 BATCH_PPM = 500_000
-REGIONAL_PPM = 1_100_000
-"""What a zone does to a price once the operator calls it regional, by default; other zones change nothing."""
 
 TOKEN_CLASSES: tuple[TokenClass, ...] = get_args(TokenClass)
 

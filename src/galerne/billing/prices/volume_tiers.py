@@ -6,7 +6,7 @@ Pure. A step is known by its index: 0 is the rate's own price, from the first un
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from galerne.kernel import invariant
 from galerne.ledger import half_even
@@ -22,28 +22,11 @@ class Step:
     nano: int
 
 
-class TierLine(NamedTuple):
-    """So many units of a period that cost the same: `nano` is quantity times price, rounded once."""
-
-    tier_index: int
-    quantity: int
-    nano: int
-
-
-def tier_lines(
-    prices: Sequence[Fraction], starts: Sequence[int], mode: VolumeMode | None, quantity: int
-) -> list[TierLine]:
-    """A period's units on the tiers that they reach, none of them empty; `prices` are nano-units of one unit.
-
-    `prices[i]` counts above `starts[i]` units; `starts[0]` is 0.
-    """
-    invariant(len(prices) == len(starts), "every tier has a price")
-    (parts,) = tier_quantities(starts, mode, [quantity])
-    return [TierLine(index, part, amount_nano(part, prices[index])) for index, part in enumerate(parts) if part]
-
-
 def tier_quantities(starts: Sequence[int], mode: VolumeMode | None, quantities: Sequence[int]) -> list[list[int]]:
-    """How much of each quantity lies on each tier, when they count together and in this order."""
+    """How much of each quantity lies on each tier, when they count together and in this order.
+
+    Tier `i` counts above `starts[i]` units; `starts[0]` is 0.
+    """
     invariant(min(quantities, default=0) >= 0 and starts[0] == 0, "tiers begin at the first unit")
     if mode == "volume":
         whole = sum(quantities)

@@ -3,7 +3,7 @@
 from galerne.billing.proof.findings import RULES, Finding, Findings
 from galerne.billing.proof.form import FORMAT, VERSION, Entry, Head, Leaf, Request, UsageLine
 from galerne.billing.proof.leaves import Amounts, LineName, canonical, usage_leaf, usage_leaf_hash
-from galerne.billing.proof.reading import ProofFile, head_line, request_line, write_proof
+from galerne.billing.proof.reading import ProofFile, head_line, request_line
 from galerne.billing.proof.requests import CORRECTED, ENDED, is_late, moment_of
 from galerne.billing.proof.statement import Billed, Frozen, Statement
 from galerne.billing.proof.verification import EMPTIED, ISSUED, Checked, verify_invoice
@@ -38,5 +38,4 @@ __all__ = [
     "usage_leaf",
     "usage_leaf_hash",
     "verify_invoice",
-    "write_proof",
 ]

@@ -5,7 +5,7 @@ each line, and `]}` ends it. Any other layout of the same JSON is read too, then
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 import msgspec
@@ -20,16 +20,6 @@ _LARGEST_WHOLE = 256_000_000
 _ENCODER = msgspec.json.Encoder()
 _REQUEST = msgspec.json.Decoder(Request)
 _HEAD = msgspec.json.Decoder(Head)
-
-
-def write_proof(head: Head, requests: Iterable[Request]) -> Iterator[bytes]:
-    """The file's bytes, line by line."""
-    yield head_line(head)
-    before = b""
-    for request in requests:
-        yield before + _ENCODER.encode(request)
-        before = b",\n"
-    yield b"\n]}\n" if before else b"]}\n"
 
 
 def head_line(head: Head) -> bytes:
@@ -126,4 +116,4 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-__all__ = ["Finding", "ProofFile", "head_line", "parse_leaf", "request_line", "write_proof"]
+__all__ = ["Finding", "ProofFile", "head_line", "parse_leaf", "request_line"]

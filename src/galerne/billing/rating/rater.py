@@ -15,7 +15,6 @@ from msgspec import Struct
 from galerne.billing.prices.book import PriceBook, Rate, priced_id
 from galerne.billing.prices.pricing import TokenClass
 from galerne.billing.prices.token_prices import Customer, paying, placed, token_prices
-from galerne.billing.prices.volume_tiers import TierLine, tier_lines
 
 RatingState = Literal["rated", "unmatched", "voided"]
 
@@ -247,15 +246,6 @@ def added(sums: Iterable[Sum]) -> Sum:
     """The sum of sums."""
     parts = list(sums)
     return Sum(*(sum(part[index] for part in parts) for index in range(3)))
-
-
-def line_amounts(rates: Mapping[str, Rate], rate_id: str, quantity: int) -> list[TierLine]:
-    """What a period's `quantity` under a `rate_id` costs, by tier of volume, each rounded once: an invoice's lines.
-
-    `rates` are the price book's by id. Raises `KeyError` for a rate that is not among them.
-    """
-    rate, prices, starts = tier_prices(rates, rate_id)
-    return tier_lines(prices, starts, rate.volume, quantity)
 
 
 def tier_prices(rates: Mapping[str, Rate], rate_id: str) -> tuple[Rate, list[Fraction], list[int]]:

@@ -175,21 +175,6 @@ async def preview_in_pages(
     return await _previewed(database.reading, change, clock, part, as_of)
 
 
-async def apply_rerating(
-    session: AsyncSession, actor: Actor, change: PriceChange, digest: str, ids: Ids, clock: Clock
-) -> Rerating:
-    """Begin a re-rating and do all of it, in the caller's transaction: for few events.
-
-    Raises `Conflict` unless `digest` is that of the report as it is now: what nobody has seen is not applied.
-    """
-    await hold_rating(session)
-    report = await preview_rerating(session, change, clock, as_of=agreed_until(digest))
-    run = await begin_rerating(session, actor, change, (report, digest), ids, clock)
-    while run.finished_at is None:
-        run = await continue_rerating(session, digest, clock)
-    return report
-
-
 async def begin_rerating(
     session: AsyncSession, actor: Actor, change: PriceChange, agreed: tuple[Rerating, str], ids: Ids, clock: Clock
 ) -> ReratingRun:

@@ -15,7 +15,7 @@ from galerne.billing.prices.reading import newest_version, read_book
 from galerne.billing.rating.rater import BucketKey, RatedUsage, Sum, UsedTokens, buckets_of
 from galerne.billing.rating.rerating_tables import ReratingRow
 from galerne.billing.rating.rows import month_start, period_of, queue_unmatched_script, write_first_ratings_script
-from galerne.billing.rating.sums import HOURS, add_sums_script, bucket_of
+from galerne.billing.rating.sums import add_sums_script
 from galerne.billing.rating.tables import ClosedPeriodRow, RatingStateRow, UnmatchedUsageRow, UsageRatingRow
 from galerne.billing.rating.terms import rater_by, refresh_terms
 from galerne.billing.rating.totals import AS_TEXT, AS_TIMES, Times, Totals, rate_totals
@@ -160,14 +160,6 @@ async def close_period(session: AsyncSession, actor: Actor, period: str, clock: 
 async def closed_periods(session: AsyncSession) -> frozenset[str]:
     """The months that are closed."""
     return frozenset(await session.scalars(select(ClosedPeriodRow.period)))
-
-
-async def buckets_in(session: AsyncSession, period: str, organisation_id: str | None = None) -> dict[BucketKey, Sum]:
-    """What a month's buckets hold, late usage of earlier months among it, by its own hours."""
-    query = select(HOURS).where(HOURS.c.period == period)
-    if organisation_id is not None:
-        query = query.where(HOURS.c.organisation_id == organisation_id)
-    return dict(bucket_of(row) for row in await session.execute(query))
 
 
 async def _beginning(session: AsyncSession, now: datetime) -> str:

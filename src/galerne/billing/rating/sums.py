@@ -7,7 +7,6 @@ from typing import Any, cast
 from sqlalchemy import Table as SqlTable
 from sqlalchemy import select
 
-from galerne.billing.prices.pricing import TokenClass
 from galerne.billing.rating.rater import BucketKey, LineKey, Sum
 from galerne.billing.rating.tables import RatedKeyRow, RatedLineRow, UsageBucketRow
 from galerne.billing.rating.totals import HourSum, NewSums, Whose
@@ -69,14 +68,6 @@ def add_sums_script(new: NewSums) -> Script[None]:
         rows[place] = (requests, quantity, nano)
     # In the order of the key: pages are written once.
     yield Insert(BUCKETS, _BUCKET_COLUMNS, [(*place, *rows[place]) for place in sorted(rows)], adding=_SUMS)
-
-
-def bucket_of(row: Any) -> tuple[BucketKey, Sum]:
-    """A row of `HOURS`."""
-    token_class = cast(TokenClass, row.token_class)
-    line = LineKey(row.model_id, token_class, row.service_tier, row.zone, row.batch, row.rate_id, row.tier_index)
-    key = BucketKey(row.organisation_id, row.workspace_id or None, row.key_id, row.hour, row.currency, line)
-    return key, Sum(row.requests, row.quantity, row.nano)
 
 
 def _numbers(whose: set[Whose], lines: Mapping[LineKey, str]) -> Script[tuple[dict[Whose, int], dict[LineKey, int]]]:

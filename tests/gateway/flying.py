@@ -9,6 +9,7 @@ from pathlib import Path
 from galerne.gateway.flights import FlightFile
 from galerne.gateway.settled import Flight
 from galerne.gateway.wire.answer import TokenCount
+from tests.flights import flight_of
 
 STREAMS = 3
 STRIDE = 0x01_0101_0101  # so that each delivery changes many bytes: half of a number would show
@@ -18,22 +19,9 @@ _CHURN = 40
 
 def flight(request_id: str, *, leases: int = 0) -> Flight:
     """A stream under way that pays nothing."""
-    return Flight(
-        id=request_id,
-        organisation_id="org",
-        workspace_id=None,
-        key_id="key",
-        model="m",
-        model_version="1",
-        endpoint="chat.completions",
-        dialect="openai",
-        tier="standard",
-        zone="on-prem",
-        streamed=True,
-        started_at=datetime(2026, 11, 23, tzinfo=UTC),
-        modifier_ppm=1_000_000,
-        leases={f"{number:032x}:{number:032x}:{number:032x}:1700000000000": "tokens" for number in range(leases)},
-    )
+    leased = {f"{number:032x}:{number:032x}:{number:032x}:1700000000000": "tokens" for number in range(leases)}
+    begun = datetime(2026, 11, 23, tzinfo=UTC)
+    return flight_of(request_id, "org", begun, model="m", zone="on-prem", streamed=True, leases=leased)
 
 
 def _fly(folder: Path, holder: str, announce: int) -> None:

@@ -9,10 +9,11 @@ import pytest
 from galerne.billing import Rates
 from galerne.gateway import Replica
 from galerne.gateway.admission import most_tokens
-from galerne.gateway.settled import Flight, Payment, recovered
+from galerne.gateway.settled import Payment, recovered
 from galerne.gateway.wire.answer import TokenCount
 from galerne.gateway.wire.shapes import ChatBody, Message
 from galerne.kernel import Database
+from tests.flights import flight_of
 from tests.gateway.installation import Installation, model, running_gateway
 from tests.gateway.paying import charged, new_payer, set_price
 from tests.gateway.upstream import WORDS, MockEngine
@@ -160,23 +161,8 @@ def test_what_an_engine_uses_beyond_what_was_held_is_journalled_as_unpaid() -> N
         output_nano_per_million=0,
     )
     payment = Payment("hold", "prepaid:o:EUR", "revenue:EUR", 30)
-    one = Flight(
-        id="a" * 32,
-        organisation_id="o",
-        workspace_id=None,
-        key_id="k",
-        model="m",
-        model_version="1",
-        endpoint="chat.completions",
-        dialect="openai",
-        tier="standard",
-        zone="",
-        streamed=False,
-        started_at=datetime(2026, 11, 23, tzinfo=UTC),
-        modifier_ppm=1_000_000,
-        rates=rates,
-        payment=payment,
-    )
+    begun = datetime(2026, 11, 23, tzinfo=UTC)
+    one = flight_of("a" * 32, "o", begun, model="m", rates=rates, payment=payment)
     end = recovered(one, TokenCount(50, 0, 1), datetime(2026, 11, 23, tzinfo=UTC))
     assert (end.paid_nano, end.entry.detail["paid_nano"], end.entry.detail["unpaid_nano"]) == (30, 30, 20)
     within = recovered(one, TokenCount(30, 0, 1), datetime(2026, 11, 23, tzinfo=UTC))

@@ -11,13 +11,12 @@ from galerne.billing.invoice_usage import open_proof, proof_lines
 from galerne.billing.prices.reading import read_book
 from galerne.billing.prices.token_prices import Customer, ModelPrices
 from galerne.billing.proof import Checked, verify_invoice
-from galerne.gateway.settled import Ending, Flight, settle_flight
-from galerne.gateway.wire.answer import TokenCount
-from galerne.governance import SYSTEM, Actor, ActorKind
+from galerne.governance import SYSTEM, Actor
 from galerne.journal import Follower, VerifierKey, append, list_keys
 from galerne.kernel import Settings
 from galerne.metering import record
 from tests.billing.invoices.customers import OCTOBER, House
+from tests.flights import ended, flight_of
 
 MINUTE = timedelta(minutes=1)
 
@@ -43,38 +42,13 @@ class Installation:
         async with self.house.database.reading() as session:
             book = await read_book(session)
         rates = ModelPrices(book, Customer(organisation_id, "", "EUR"), model).rates("chat.completions", tier, "", at)
-        actor = Actor(ActorKind.API_KEY, "key", organisation_id, None)
         names: list[str] = []
         for tokens in counts:
             self.used += 1
             moment = at + len(names) * MINUTE
             names.append(f"{int(moment.timestamp() * 1000):012x}7{self.used:019x}")
-            flight = Flight(
-                id=names[-1],
-                organisation_id=organisation_id,
-                workspace_id=None,
-                key_id="key",
-                model=model,
-                model_version="1",
-                endpoint="chat.completions",
-                dialect="openai",
-                tier=tier,
-                zone="",
-                streamed=False,
-                started_at=moment,
-                modifier_ppm=1_000_000,
-                rates=rates,
-            )
-            ending = Ending(
-                outcome="completed",
-                status=200,
-                finish_reason="stop",
-                queue_ms=0.0,
-                ttft_ms=None,
-                total_ms=1.0,
-                at=moment,
-            )
-            settled = settle_flight(flight, TokenCount(*tokens), ending, "inference.completed", actor)
+            flight = flight_of(names[-1], organisation_id, moment, model=model, tier=tier, rates=rates)
+            settled = ended(flight, tokens, moment)
             async with self.house.database.transaction() as session:
                 await record(session, [settled.event])
                 await append(session, [settled.entry])

@@ -1,8 +1,10 @@
 """A house with an issuer, prices and customers of each sort, and a month of usage to bill."""
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from galerne.billing import NewRates, set_rates
@@ -51,6 +53,7 @@ PRICES = NewRates(
     cached_nano_per_million=40_000_000,
     output_nano_per_million=1_600_000_000,
 )
+LARGE = MappingProxyType({"large": PRICES})
 NANTES = Address(line1="12 quai de la Fosse", city="Nantes", postcode="44000", country="FR")
 ISSUER = Issuer(
     id="fr",
@@ -163,11 +166,15 @@ class House:
             return await invoice_lines(session, invoice_id)
 
 
-async def house_in(database: Database) -> House:
-    """A house that opens in September, with one model and its prices."""
-    house = House(database, ManualClock(SEPTEMBER), Ids())
+async def house_in(
+    database: Database, opened: datetime = SEPTEMBER, models: Mapping[str, NewRates | None] = LARGE
+) -> House:
+    """A house that opens then, with an issuer, and models at their prices or without."""
+    house = House(database, ManualClock(opened), Ids())
     async with database.transaction() as session:
-        await add_external(session, SYSTEM, ExternalModel(name="large", url="http://127.0.0.1:9/v1"), house.clock)
-        await set_rates(session, SYSTEM, "large", PRICES, Ids(), house.clock)
+        for name, prices in models.items():
+            await add_external(session, SYSTEM, ExternalModel(name=name, url="http://127.0.0.1:9/v1"), house.clock)
+            if prices is not None:
+                await set_rates(session, SYSTEM, name, prices, Ids(), house.clock)
         await set_issuer(session, SYSTEM, ISSUER, house.clock)
     return house

@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import timedelta
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pytest
@@ -170,8 +171,9 @@ class BillRules(UsageRules):
             received_on=self.now.date(),
             invoice_ids=(invoice.id,),
         )
-        for _ in range(2):
-            paid = self.services.act(lambda s: record_payment(s, SYSTEM, new, self.services.ids, self.clock))
+        pay = partial(record_payment, actor=SYSTEM, new=new, ids=self.services.ids, clock=self.clock)
+        paid = self.services.act(pay)
+        assert self.services.act(pay) == paid
         used = min(amount, max(0, naive.open)) if naive.state == "final" else 0
         assert (paid.allocated_minor, paid.free_minor) == (used, amount - used)
         naive.paid += used

@@ -156,7 +156,9 @@ class NaiveBills:
 
     def sums(self, own: list[NaiveEvent], month: str, period: str, last: str) -> dict[Line, tuple[int, int]]:
         # Up to the period, or before it: periods compare as text does.
-        periods = {each for each in self.months() if each < period} | ({period} if last else set())
+        periods = {each for each in self.months() if each < period}
+        if last:
+            periods.add(period)
         sums: Counter[Line] = Counter()
         nanos: Counter[Line] = Counter()
         for event in own:

@@ -154,7 +154,9 @@ class UsageRules(CreditRules):
         assert owed == found[0]
         hold, when = self.credit.holds.get(flight.payment.hold_id), self.now
         if hold is None:
-            settled, when = settled.second_best(), self.now
+            second = settled.second_best()
+            assert second is not None
+            settled = second
             if self.credit.available < owed:
                 return settled.unpaid()
         else:
@@ -294,10 +296,12 @@ def _write(prices: NaivePrices, change: Drawn, begin: datetime, written: tuple[i
     model, _, nano, mode, found, factor = change
     version, names = written or (prices.version + 1, ["new"] * 3)
     for kind, name in zip(_kinds(change), names, strict=False):
-        terms = (mode, tuple(found)) if found and nano is not None else (None, ())
-        prices.prices.append(NaivePrice(name, model, kind, begin, version, nano, *terms))
+        price = NaivePrice(name, model, kind, begin, version, nano)
+        steps = found and nano is not None
+        prices.prices.append(replace(price, mode=mode, steps=tuple(found)) if steps else price)
     if factor:
-        prices.factors.append(NaiveFactor(*factor[0], begin, version, Fraction(factor[1], 10**6)))
+        (kind, value), ppm = factor
+        prices.factors.append(NaiveFactor(kind, value, begin, version, Fraction(ppm, 10**6)))
 
 
 async def _newest(session: AsyncSession) -> tuple[int, list[str]]:

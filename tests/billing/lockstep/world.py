@@ -7,28 +7,27 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import asyncpg
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]  # it has none
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.invoices import set_issuer
 from galerne.billing.prices.reading import read_book
 from galerne.billing.prices.token_prices import Customer, ModelPrices
 from galerne.gateway.commit import Commit, commit_script
-from galerne.gateway.settled import Ending, Flight, Payment, Settled, settle_flight
-from galerne.gateway.wire.answer import TokenCount
-from galerne.governance import SYSTEM, Actor, ActorKind
+from galerne.gateway.settled import Flight, Payment, Settled
+from galerne.governance import SYSTEM
 from galerne.journal import Follower, list_keys
 from galerne.kernel import Database, Ids, ManualClock, Script, Settings, run_in_session
 from galerne.ledger import AccountKind, customer_account, house_account, open_account_script
-from galerne.models import ExternalModel, add_external
 from tests.billing.invoice_usage.houses import Installation
-from tests.billing.invoices.customers import ISSUER, House
+from tests.billing.invoices.customers import House, house_in
+from tests.flights import ended, flight_of
 
 START = datetime(2026, 10, 2, tzinfo=UTC)
 _copies = itertools.count()
+_connect = cast(Any, asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]  # asyncpg is untyped
 
 
 @dataclass
@@ -68,27 +67,21 @@ def world_in(runner: asyncio.Runner, url: str, folder: Path) -> World:
 
 
 async def _prepared(runner: asyncio.Runner, url: str, folder: Path) -> World:
-    database, clock = Database(url), ManualClock(START - timedelta(days=1))
-    house = House(database, clock, Ids())
-    async with database.transaction() as session:
-        for name in ("large", "small"):
-            await add_external(session, SYSTEM, ExternalModel(name=name, url="http://127.0.0.1:9/v1"), clock)
-        await set_issuer(session, SYSTEM, ISSUER, clock)
+    database = Database(url)
+    house = await house_in(database, START - timedelta(days=1), {"large": None, "small": None})
     prepaid, owing = await house.customer("prepaid"), await house.customer("owing")
     account = customer_account(AccountKind.PREPAID, prepaid, "EUR")
     kinds = (AccountKind.CASH_CLEARING, AccountKind.REVENUE)
     async with database.transaction() as session:
         for each in (account, *(house_account(kind, "EUR") for kind in kinds)):
-            await run_in_session(session, open_account_script(each, clock.now()))
+            await run_in_session(session, open_account_script(each, house.clock.now()))
     await database.close()
     return World(runner, url, folder, prepaid, owing)
 
 
 async def _execute(url: str, statement: str) -> None:
     server = make_url(url).set(drivername="postgresql", database="postgres")
-    connection: Any = await asyncpg.connect(  # pyright: ignore[reportUnknownMemberType]  # without types
-        server.render_as_string(hide_password=False)
-    )
+    connection = await _connect(server.render_as_string(hide_password=False))
     try:
         await connection.execute(statement)
     finally:
@@ -142,30 +135,13 @@ class Services:
         book = self.look(read_book)
         accounts = ("EUR",) if owner == self.world.prepaid else ()
         prices = ModelPrices(book, Customer(owner, "free", None, accounts), model)
-        return Flight(
-            id=f"{int(at.timestamp() * 1000):012x}7{next(self.numbers):019x}",
-            organisation_id=owner,
-            workspace_id=None,
-            key_id="key",
-            model=model,
-            model_version="1",
-            endpoint="chat.completions",
-            dialect="openai",
-            tier=tier,
-            zone="",
-            streamed=False,
-            started_at=at,
-            modifier_ppm=1_000_000,
-            rates=prices.rates("chat.completions", tier, "", at),
-            payment=payment,
-        )
+        request_id = f"{int(at.timestamp() * 1000):012x}7{next(self.numbers):019x}"
+        rates = prices.rates("chat.completions", tier, "", at)
+        return flight_of(request_id, owner, at, model=model, tier=tier, rates=rates, payment=payment)
 
     def ended(self, flight: Flight, tokens: tuple[int, int, int]) -> Settled:
         """What the gateway writes at its end."""
-        times: dict[str, Any] = {"queue_ms": 0.0, "ttft_ms": None, "total_ms": 1.0, "at": self.clock.now()}
-        ending = Ending(outcome="completed", status=200, finish_reason="stop", **times)
-        actor = Actor(ActorKind.API_KEY, "key", flight.organisation_id, None)
-        return settle_flight(flight, TokenCount(*tokens), ending, "inference.completed", actor)
+        return ended(flight, tokens, self.clock.now())
 
     def sign(self) -> Any:
         """Sign the journal; the keys to check it with."""

@@ -29,15 +29,14 @@ from galerne.billing.proof import (
     request_line,
     usage_leaf_hash,
 )
-from galerne.gateway.settled import Ending, Flight, settle_flight
-from galerne.gateway.wire.answer import TokenCount
-from galerne.governance import SYSTEM, Actor, ActorKind
+from galerne.governance import SYSTEM
 from galerne.journal import Checkpoint, Signer, hash_leaf, root_of
 from galerne.journal import Entry as Journalled
 from galerne.journal.leaf import encode
 from galerne.journal.note import sign_note
 from tests.billing.books import CUSTOMER, START, full_book
 from tests.billing.documents.samples import S20, draft
+from tests.flights import ended, flight_of
 from tests.journal.trees import Tree
 
 ORIGIN = "galerne.example.com/journal"
@@ -106,27 +105,17 @@ def entries_of(request: Used) -> list[Entry]:
 
 def settlement_of(request: Used) -> Journalled:
     prices = ModelPrices(BOOK, CUSTOMER, request.model)
-    flight = Flight(
-        id=request.event_id,
-        organisation_id=request.organisation_id,
-        workspace_id=None,
-        key_id="key",
+    flight = flight_of(
+        request.event_id,
+        request.organisation_id,
+        request.at,
         model=request.model,
-        model_version="1",
         endpoint=request.endpoint,
-        dialect="openai",
         tier=request.tier,
         zone=request.zone,
-        streamed=False,
-        started_at=request.at,
-        modifier_ppm=1_000_000,
         rates=prices.rates(request.endpoint, request.tier, request.zone, request.at),
     )
-    ending = Ending(
-        outcome="completed", status=200, finish_reason="stop", queue_ms=0, ttft_ms=None, total_ms=1.0, at=request.at
-    )
-    actor = Actor(ActorKind.API_KEY, "key", request.organisation_id, None)
-    return settle_flight(flight, TokenCount(*request.counts[0]), ending, "inference.completed", actor).entry
+    return ended(flight, request.counts[0], request.at).entry
 
 
 def correction_of(request: Used, counts: tuple[int, int, int]) -> Journalled:

@@ -17,10 +17,12 @@ class Received:
     headers: dict[str, str]
     body: bytes
 
-    def is_signed_with(self, secret: str) -> bool:
+    def is_signed_with(self, *secrets: str) -> bool:
+        """Whether these signed it, in this order, and nothing else."""
         told = f"{self.headers['webhook-id']}.{self.headers['webhook-timestamp']}.".encode() + self.body
-        digest = hmac.new(base64.b64decode(secret.removeprefix("whsec_")), told, sha256).digest()
-        return self.headers["webhook-signature"] == f"v1,{base64.b64encode(digest).decode()}"
+        keys = (base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets)
+        digests = (base64.b64encode(hmac.new(key, told, sha256).digest()).decode() for key in keys)
+        return self.headers["webhook-signature"] == " ".join(f"v1,{digest}" for digest in digests)
 
 
 @dataclass

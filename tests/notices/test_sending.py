@@ -5,8 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -18,76 +17,23 @@ from galerne.apps.commands.webhooks import app as command
 from galerne.apps.worker import Worker
 from galerne.billing.budgets import NewBudget, set_budget
 from galerne.governance import SYSTEM, Actor, ActorKind, Permission
-from galerne.identity import bootstrap
 from galerne.journal import LeafFilter, read_all
-from galerne.kernel import BadRequest, Conflict, Database, Ids, NotFound, Settings, SystemClock
+from galerne.kernel import BadRequest, Conflict, NotFound, Settings
 from galerne.kernel.logs import captured_logs
 from galerne.kernel.outbox import waiting_news
 from galerne.kernel.sealing import open_sealer
 from galerne.notices import (
-    Delivery,
     NewEndpoint,
     add_endpoint,
-    list_deliveries,
     list_endpoints,
     remove_endpoint,
     resend,
 )
 from galerne.notices.routes import router
 from galerne.notices.service import MOST_ENDPOINTS
-from tests.billing.invoices.customers import OCTOBER, House, house_in
 from tests.journal.serving import Server
-from tests.notices.receiver import Receiver, receiving
-
-
-@dataclass
-class Told:
-    """A customer with a budget and an endpoint, and who receives what goes there."""
-
-    house: House
-    settings: Settings
-    customer: str
-    endpoint_id: str
-    secret: str
-    receiver: Receiver
-
-    @property
-    def actor(self) -> Actor:
-        return replace(SYSTEM, organisation_id=self.customer)
-
-    async def work(self) -> list[str | None]:
-        found = await Worker(self.house.database, self.house.clock, self.settings).run_now(
-            ["rating", "budgets", "webhooks"]
-        )
-        return [state.problem for state in found]
-
-    async def deliveries(self) -> list[Delivery]:
-        async with self.house.database.reading() as session:
-            return await list_deliveries(session, self.customer)
-
-
-@pytest.fixture
-async def settings(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("GALERNE_WEBHOOKS_INSIDE", "1")
-    monkeypatch.setenv("GALERNE_DATA", str(tmp_path / "data"))
-    return Settings()
-
-
-@pytest.fixture
-async def told(database: Database, settings: Settings) -> AsyncGenerator[Told]:
-    async with database.transaction() as session:
-        await bootstrap(session, Ids(), SystemClock(), None)
-    house = await house_in(database)
-    house.clock.current = OCTOBER
-    own = await house.customer("Erdre")
-    actor = replace(SYSTEM, organisation_id=own)
-    async with receiving() as receiver:
-        async with database.transaction() as session:
-            new = NewBudget(scope="organisation", scope_id=own, window="month", nano=1_000_000, currency="EUR")
-            await set_budget(session, actor, new, house.ids, house.clock)
-            to = NewEndpoint(receiver.url, (), True)
-            endpoint, secret = await add_endpoint(session, actor, to, open_sealer(settings), house.ids, house.clock)
-        yield Told(house, settings, own, endpoint.id, secret, receiver)
+from tests.notices.receiver import receiving
+from tests.notices.telling import Told
 
 
 async def test_an_alert_is_sent_signed_once(told: Told) -> None:

@@ -33,7 +33,7 @@ COMMANDS = {
     "billing": "Close a month; set who issues invoices and to whom.",
     "invoices": "List, show, finalise, void and credit invoices.",
     "credits": "Grant, list, end and correct credit, check the books.",
-    "webhooks": "Say where webhooks go, see how they stand, send one again.",
+    "webhooks": "Say where webhooks go, change their secrets, see how they stand, send one again.",
     "payments": "Import bank statements, record, assign and refund payments.",
     "limits": "Set, list and remove limits.",
     "usage": "Show what was consumed, export what it cost.",

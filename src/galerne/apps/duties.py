@@ -1,4 +1,4 @@
-"""What time has to bring about by itself: rating, alerts, renewals, burning and expiry of credit.
+"""What time has to bring about by itself: rating, alerts, renewals, burning and expiry of credit, forgetting.
 
 Each is done in small transactions, may be killed between any two and begun again, and does no harm if two processes do
 it at once. What goes wrong with one customer stops no other.
@@ -19,11 +19,12 @@ from galerne.kernel import Clock, Database, GalerneError, Ids, Settings, place_o
 from galerne.kernel.outbox import News, take_news, waiting_news
 from galerne.kernel.sealing import open_sealer
 from galerne.ledger import burn_lots, sweep_all
-from galerne.notices import TOPICS, Sender, hear
+from galerne.notices import TOPICS, Sender, forget_old, hear
 
 _SMALL = 500
 """Requests rated in one transaction on SQLite, where whoever serves requests waits for it."""
 _LARGE = 20_000
+_FORGOTTEN = 1000
 _MOST_NAMED = 5
 
 
@@ -177,6 +178,18 @@ async def _send(parts: DutyParts) -> DutyReport:
     return report
 
 
+async def _forget(parts: DutyParts) -> DutyReport:
+    report, more = DutyReport(), True
+    while more:
+        begun_s = time.monotonic()
+        async with parts.database.transaction() as session:
+            count = await forget_old(session, parts.clock.now(), _FORGOTTEN)
+        report.done, more = report.done + count, count == _FORGOTTEN
+        if more and parts.database.is_sqlite:
+            await parts.rest(time.monotonic() - begun_s)
+    return report
+
+
 HEARERS: Mapping[str, Sequence[Callable[[AsyncSession, News], Awaitable[None]]]] = dict.fromkeys(TOPICS, (hear,))
 """Who hears of which news."""
 
@@ -209,5 +222,6 @@ DUTIES = (
     Duty("contracts", 600, "Renew contracts whose term is over.", _renew),
     Duty("budgets", 60, "Give the alerts of budgets.", _alert),
     Duty("webhooks", 10, "Tell what happened, and send webhooks that are due.", _send),
+    Duty("old-webhooks", 3600, "Forget webhooks that ended 30 days ago.", _forget),
 )
 """All of them."""

@@ -4,11 +4,13 @@ from galerne.notices.delivery import TOPICS, Delivery, DeliveryState, Endpoint, 
 from galerne.notices.sending import Sender
 from galerne.notices.service import (
     add_endpoint,
+    forget_old,
     hear,
     list_deliveries,
     list_endpoints,
     remove_endpoint,
     resend,
+    rotate_secret,
 )
 
 __all__ = [
@@ -19,9 +21,11 @@ __all__ = [
     "NewEndpoint",
     "Sender",
     "add_endpoint",
+    "forget_old",
     "hear",
     "list_deliveries",
     "list_endpoints",
     "remove_endpoint",
     "resend",
+    "rotate_secret",
 ]

@@ -51,12 +51,12 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class DueDelivery:
-    """A delivery to be tried: where to, what, and the sealed secret to sign it with."""
+    """A delivery to be tried: where to, what, and the sealed secrets to sign it with, the endpoint's own first."""
 
     delivery: Delivery
     url: str
     body: bytes
-    sealed: bytes
+    sealed: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)

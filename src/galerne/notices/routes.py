@@ -1,13 +1,14 @@
 """HTTP for webhooks: an organisation says where they go, sees how they stand, and has one sent again."""
 
+from datetime import timedelta
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 
 from galerne.governance import Actor, Permission
 from galerne.governance.access import requires
-from galerne.kernel import Settings
-from galerne.kernel.sealing import open_sealer
+from galerne.kernel import Ids, Settings
+from galerne.kernel.sealing import Sealer, open_sealer
 from galerne.kernel.web import Reading, RequestClock, RequestIds, Text, Transaction
 from galerne.notices import service
 from galerne.notices.delivery import DeliveryState, NewEndpoint
@@ -18,6 +19,8 @@ from galerne.notices.schemas import (
     EndpointList,
     EndpointOut,
     NewEndpointOut,
+    RotatedOut,
+    RotateIn,
     delivery_fields,
     endpoint_fields,
 )
@@ -27,6 +30,13 @@ router = APIRouter(prefix="/v1/admin", tags=["Webhooks"])
 Reader = Annotated[Actor, requires(Permission.BILLING_READ, whole_organisation=True)]
 Admin = Annotated[Actor, requires(Permission.BILLING_MANAGE, whole_organisation=True)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+async def _seal(request: Request, ids: RequestIds) -> tuple[Sealer, Ids]:
+    return open_sealer(cast(Settings, request.app.state.settings)), ids
+
+
+Seal = Annotated[tuple[Sealer, Ids], Depends(_seal)]
 
 
 @router.get("/webhook-endpoints")
@@ -45,6 +55,16 @@ async def add_endpoint(
     new = NewEndpoint(body.url, tuple(body.topics), settings.webhooks_inside)
     endpoint, secret = await service.add_endpoint(session, actor, new, open_sealer(settings), ids, clock)
     return NewEndpointOut.model_validate({**endpoint_fields(endpoint), "secret": secret})
+
+
+@router.post("/webhook-endpoints/{endpoint_id}/rotate-secret")
+async def rotate_secret(
+    endpoint_id: Text, body: RotateIn, actor: Admin, session: Transaction, seal: Seal, clock: RequestClock
+) -> RotatedOut:
+    """Give the endpoint a new secret, shown this once; the old one signs beside it for `overlap_hours`."""
+    overlap = timedelta(hours=body.overlap_hours)
+    endpoint, secret, until = await service.rotate_secret(session, actor, endpoint_id, overlap, seal, clock)
+    return RotatedOut.model_validate({**endpoint_fields(endpoint), "secret": secret, "old_secrets_until": until})
 
 
 @router.delete("/webhook-endpoints/{endpoint_id}")

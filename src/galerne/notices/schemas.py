@@ -34,6 +34,20 @@ class NewEndpointOut(EndpointOut):
     secret: str
 
 
+class RotateIn(BaseModel):
+    """For how many hours the secrets of before still sign beside the new one; with 0 only the new one signs at once."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    overlap_hours: int = Field(default=24, ge=0, le=168)
+
+
+class RotatedOut(NewEndpointOut):
+    """An endpoint with its new secret, shown this once; until `old_secrets_until` older ones sign too."""
+
+    old_secrets_until: datetime
+
+
 class EndpointList(BaseModel):
     """Endpoints, oldest first."""
 

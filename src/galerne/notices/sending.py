@@ -17,7 +17,7 @@ from galerne.kernel import BadRequest, Clock, Database, get_logger
 from galerne.kernel.http_client import Address, Client, Lost, NotConnected
 from galerne.kernel.sealing import Sealer
 from galerne.notices.delivery import Delivery, DueDelivery, Outcome
-from galerne.notices.service import due_deliveries, note_attempt, opened_secret
+from galerne.notices.service import due_deliveries, note_attempt, opened_secrets
 from galerne.notices.webhook import IpAddress, address_problem, check_url, signed_headers
 
 _WITHIN_S = 10.0
@@ -66,8 +66,7 @@ class Sender:
         return done
 
     async def _attempt(self, due: DueDelivery) -> Outcome:
-        secret = opened_secret(due, self.sealer)
-        headers = signed_headers(secret, due.delivery.news_id, due.body, self.clock.now())
+        headers = signed_headers(opened_secrets(due, self.sealer), due.delivery.news_id, due.body, self.clock.now())
         client = Client()
         try:
             check_url(due.url, inside=self.inside)

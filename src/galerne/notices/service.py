@@ -1,10 +1,13 @@
 """Use cases of webhooks: endpoints, which news go where, how each delivery stands. None of them commits."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
-from typing import cast
+from datetime import datetime, timedelta
+from typing import Any, cast
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import and_, delete, func, select, tuple_
+from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.governance import SYSTEM, Actor, Permission, require
@@ -13,11 +16,19 @@ from galerne.kernel import BadRequest, Clock, Conflict, Forbidden, Ids, NotFound
 from galerne.kernel.outbox import News
 from galerne.kernel.sealing import Sealer
 from galerne.notices.delivery import TOPICS, Delivery, DeliveryState, DueDelivery, Endpoint, NewEndpoint, Outcome
-from galerne.notices.tables import DeliveryRow, EndpointRow
+from galerne.notices.tables import DeliveryRow, EndpointRow, OldSecretRow
 from galerne.notices.webhook import check_url, new_secret, payload, tried_again_at
 
 MOST_ENDPOINTS = 20
 """Of one organisation."""
+MOST_OLD_SECRETS = 4
+"""That sign beside an endpoint's own: each is one more signature in every header."""
+MOST_OVERLAP = timedelta(days=7)
+"""For which a secret that was replaced may still sign."""
+KEPT = timedelta(days=30)
+"""For which deliveries that ended are kept, from their last attempt on."""
+
+_HOUR = timedelta(hours=1)
 
 
 async def add_endpoint(
@@ -51,13 +62,45 @@ async def add_endpoint(
     return _endpoint(row), secret
 
 
+async def rotate_secret(
+    session: AsyncSession, actor: Actor, endpoint_id: str, overlap: timedelta, seal: tuple[Sealer, Ids], clock: Clock
+) -> tuple[Endpoint, str, datetime]:
+    """The endpoint, a new secret for it, which is shown this once, and until when older ones sign too; journalled.
+
+    Until then whatever signed before signs too, unless its own time ends sooner; without `overlap` nothing does.
+    `NotFound` for another's endpoint, `BadRequest` for more than `MOST_OVERLAP`, `Conflict` for too many rotations.
+    """
+    if not timedelta(0) <= overlap <= MOST_OVERLAP:
+        raise BadRequest(f"An old secret signs for 0 to {MOST_OVERLAP // _HOUR} hours more.", param="overlap_hours")
+    row, now, (sealer, ids) = await _own_endpoint(session, actor, endpoint_id), clock.now(), seal
+    until = now + overlap
+    await session.execute(delete(OldSecretRow).where(OldSecretRow.endpoint_id == row.id, OldSecretRow.until <= now))
+    older = (await session.scalars(select(OldSecretRow).where(OldSecretRow.endpoint_id == row.id))).all()
+    if overlap and len(older) >= MOST_OLD_SECRETS:
+        raise Conflict(
+            f"{MOST_OLD_SECRETS} older secrets still sign; wait, or have none sign any more (overlap_hours 0).",
+            code="too_many_secrets",
+        )
+    for each in older:
+        if overlap:
+            each.until = min(each.until, until)
+        else:
+            await session.delete(each)
+    if overlap:
+        session.add(OldSecretRow(id=ids.new(), endpoint_id=row.id, sealed=row.sealed, until=until))
+    secret = new_secret()
+    row.sealed = sealer.seal(secret.encode(), _purpose(row.id))
+    await session.flush()
+    resource, hours = f"webhook_endpoint:{row.id}", overlap // _HOUR
+    await append(session, [_entry("secret_rotated", actor, resource, now, overlap_hours=hours)])
+    return _endpoint(row), secret, until
+
+
 async def remove_endpoint(session: AsyncSession, actor: Actor, endpoint_id: str, clock: Clock) -> Endpoint:
     """The endpoint, which is no more, nor are its deliveries; journalled. `NotFound` for another's."""
-    _check_actor(actor)
-    row = await session.get(EndpointRow, endpoint_id)
-    if row is None or row.organisation_id != actor.organisation_id:
-        raise NotFound("There is no such endpoint.", code="endpoint_not_found")
+    row = await _own_endpoint(session, actor, endpoint_id)
     await session.execute(delete(DeliveryRow).where(DeliveryRow.endpoint_id == endpoint_id))
+    await session.execute(delete(OldSecretRow).where(OldSecretRow.endpoint_id == endpoint_id))
     await session.delete(row)
     await session.flush()
     await append(session, [_entry("endpoint_removed", actor, f"webhook_endpoint:{row.id}", clock.now())])
@@ -98,10 +141,28 @@ async def due_deliveries(session: AsyncSession, now: datetime, limit: int = 500)
     row, endpoint = DeliveryRow, EndpointRow
     query = select(row, endpoint.url, endpoint.sealed).join(endpoint, endpoint.id == row.endpoint_id)
     query = query.where(row.state == "waiting", row.next_at <= now).order_by(row.next_at, row.news_id).limit(limit)
+    due = (await session.execute(query)).all()
+    older = await _older_secrets(session, {found.endpoint_id for found, _, _ in due}, now)
     return [
-        DueDelivery(_delivery(found), url, found.body.encode(), sealed)
-        for found, url, sealed in await session.execute(query)
+        DueDelivery(_delivery(found), url, found.body.encode(), (sealed, *older[found.endpoint_id]))
+        for found, url, sealed in due
     ]
+
+
+async def forget_old(session: AsyncSession, now: datetime, limit: int = 1000) -> int:
+    """Delete at most `limit` deliveries that ended longer ago than `KEPT`, and secrets that sign no more; how many
+    deliveries that were. What waits is never deleted.
+    """
+    row, key = DeliveryRow, (DeliveryRow.news_id, DeliveryRow.endpoint_id)
+    # When it was due last is no later than its last attempt, and has the index.
+    is_old = and_(row.state.in_(("delivered", "dead")), row.next_at < now - KEPT, row.last_at < now - KEPT)
+    found = (await session.execute(select(*key).where(is_old).limit(limit))).all()
+    await session.execute(delete(OldSecretRow).where(OldSecretRow.until <= now))
+    if not found:
+        return 0
+    # Whatever was sent again meanwhile is old no more.
+    gone = await session.execute(delete(row).where(tuple_(*key).in_([tuple(each) for each in found]), is_old))
+    return cast(CursorResult[Any], gone).rowcount
 
 
 async def note_attempt(session: AsyncSession, tried: Delivery, outcome: Outcome, now: datetime) -> Delivery | None:
@@ -147,9 +208,25 @@ async def list_deliveries(
     return [_delivery(each) for each in await session.scalars(query)]
 
 
-def opened_secret(due: DueDelivery, sealer: Sealer) -> str:
-    """The secret to sign a delivery with; `Unavailable` where another key sealed it."""
-    return sealer.open(due.sealed, _purpose(due.delivery.endpoint_id)).decode()
+def opened_secrets(due: DueDelivery, sealer: Sealer) -> list[str]:
+    """The secrets to sign a delivery with; `Unavailable` where another key sealed one."""
+    return [sealer.open(each, _purpose(due.delivery.endpoint_id)).decode() for each in due.sealed]
+
+
+async def _own_endpoint(session: AsyncSession, actor: Actor, endpoint_id: str) -> EndpointRow:
+    _check_actor(actor)
+    row = await session.get(EndpointRow, endpoint_id, with_for_update=True)
+    if row is None or row.organisation_id != actor.organisation_id:
+        raise NotFound("There is no such endpoint.", code="endpoint_not_found")
+    return row
+
+
+async def _older_secrets(session: AsyncSession, endpoints: Iterable[str], now: datetime) -> dict[str, list[bytes]]:
+    row, found = OldSecretRow, defaultdict[str, list[bytes]](list)
+    query = select(row).where(row.endpoint_id.in_(sorted(endpoints)), row.until > now)
+    for each in await session.scalars(query.order_by(row.until.desc(), row.id.desc())):
+        found[each.endpoint_id].append(each.sealed)
+    return found
 
 
 def _purpose(endpoint_id: str) -> str:

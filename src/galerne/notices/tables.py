@@ -23,6 +23,17 @@ class EndpointRow(Table):
     created_at: Mapped[datetime] = mapped_column(UtcTime)
 
 
+class OldSecretRow(Table):
+    """A secret that an endpoint had before; it signs beside the newer ones until `until`. Sealed as they are."""
+
+    __tablename__ = "webhook_old_secrets"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), index=True)
+    sealed: Mapped[bytes] = mapped_column(LargeBinary)
+    until: Mapped[datetime] = mapped_column(UtcTime)
+
+
 class DeliveryRow(Table):
     """One `Delivery`: the key says that news goes to an endpoint once, however often it is told."""
 

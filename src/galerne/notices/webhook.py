@@ -6,6 +6,7 @@ import hmac
 import ipaddress
 import json
 import secrets
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -17,8 +18,6 @@ _PREFIX = "whsec_"
 _SECRET_BYTES = 32
 _LONGEST_URL = 2000
 _AGAIN_S = (5, 300, 1800, 7200, 18_000, 36_000, 36_000)
-MOST_ATTEMPTS = len(_AGAIN_S) + 1
-"""After so many a delivery is dead: some 30 hours."""
 
 # What stands for another address: checked as that one, too.
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
@@ -37,15 +36,17 @@ def payload(topic: str, at: datetime, data: dict[str, Any]) -> str:
     return json.dumps(body, separators=(",", ":"), sort_keys=True)
 
 
-def signed_headers(secret: str, webhook_id: str, body: bytes, now: datetime) -> dict[str, str]:
-    """The three headers of Standard Webhooks; the signature is HMAC-SHA256 over `id.timestamp.body`."""
+def signed_headers(signers: Sequence[str], webhook_id: str, body: bytes, now: datetime) -> dict[str, str]:
+    """The three headers of Standard Webhooks; a signature is HMAC-SHA256 over `id.timestamp.body`.
+
+    There is one for each secret in `signers`, separated by spaces: a receiver looks for that of the secret that it has.
+    """
     seconds = str(int(now.timestamp()))
-    key = _key(secret)
-    signature = hmac.new(key, f"{webhook_id}.{seconds}.".encode() + body, sha256).digest()
+    content = f"{webhook_id}.{seconds}.".encode() + body
     return {
         "webhook-id": webhook_id,
         "webhook-timestamp": seconds,
-        "webhook-signature": f"v1,{base64.b64encode(signature).decode()}",
+        "webhook-signature": " ".join(_signature(_key(secret), content) for secret in signers),
     }
 
 
@@ -101,6 +102,10 @@ def _literal(host: str) -> IpAddress | None:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
+
+
+def _signature(key: bytes, content: bytes) -> str:
+    return f"v1,{base64.b64encode(hmac.new(key, content, sha256).digest()).decode()}"
 
 
 def _key(secret: str) -> bytes:

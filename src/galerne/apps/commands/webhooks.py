@@ -1,6 +1,7 @@
-"""`galerne webhooks`: where an organisation's webhooks go, how they stand, and sending one again."""
+"""`galerne webhooks`: where an organisation's webhooks go, what signs them, how they stand, and sending one again."""
 
 import json
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -20,12 +21,13 @@ from galerne.notices import (
     list_deliveries,
     list_endpoints,
     remove_endpoint,
+    rotate_secret,
 )
 from galerne.notices import resend as send_again
 from galerne.notices.schemas import delivery_fields, endpoint_fields
 
 app = typer.Typer(
-    help="Say where webhooks go, see how they stand, send one again.",
+    help="Say where webhooks go, change their secrets, see how they stand, send one again.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -51,6 +53,29 @@ def add(
 
     row = as_operator(data, work, organisation)
     typer.echo(json.dumps(row, default=plain) if as_json else f"{row['id']}: {url}\nsecret: {row['secret']}")
+
+
+@app.command()
+def rotate(
+    endpoint: Annotated[str, typer.Argument(help="The endpoint's id.")],
+    overlap_hours: Annotated[
+        int, typer.Option(min=0, max=168, help="For how long older secrets still sign too; 0 if they are known.")
+    ] = 24,
+    organisation: OrganisationOption = None,
+    data: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give an endpoint a new secret, and print it, this once; for some time the old one signs beside it."""
+    overlap = timedelta(hours=overlap_hours)
+
+    async def work(session: AsyncSession, operator: Actor) -> dict[str, object]:
+        seal = (open_sealer(Settings().with_data(data)), Ids())
+        changed, secret, until = await rotate_secret(session, operator, endpoint, overlap, seal, SystemClock())
+        return {**endpoint_fields(changed), "secret": secret, "old_secrets_until": until}
+
+    row = as_operator(data, work, organisation)
+    told = f"{row['id']}: older secrets sign until {plain(row['old_secrets_until'])}\nsecret: {row['secret']}"
+    typer.echo(json.dumps(row, default=plain) if as_json else told)
 
 
 @app.command("list")

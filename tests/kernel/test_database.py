@@ -66,6 +66,19 @@ async def test_a_new_database_is_migrated_by_several_at_once(tmp_path: Path) -> 
         await each.close()
 
 
+async def test_a_new_file_can_be_opened_by_several_at_once(tmp_path: Path) -> None:
+    async def use(path: Path) -> None:
+        database = Database(f"sqlite+aiosqlite:///{path}")
+        try:
+            async with database.transaction() as session:
+                await session.execute(text("SELECT 1"))
+        finally:
+            await database.close()
+
+    for number in range(60):
+        await asyncio.gather(*(use(tmp_path / f"{number}.db") for _ in range(4)))
+
+
 async def test_a_schema_of_a_later_version_is_left_alone(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))

@@ -1,6 +1,7 @@
 """The database: SQLite or PostgreSQL behind one session, with the durability that money needs."""
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
@@ -16,9 +17,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
+from sqlalchemy.util import await_only
 
 from galerne.kernel.errors import Conflict, Unavailable
 
+_WAL_TRIES = 500
+_WAL_PAUSE_S = 0.01
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -171,10 +175,23 @@ def _on_connect(engine: AsyncEngine, pragmas: tuple[str, ...]) -> None:
         connection.isolation_level = None  # the driver must not begin transactions by itself
         cursor = connection.cursor()
         for pragma in pragmas:
-            cursor.execute(f"PRAGMA {pragma}")
+            _set(cursor, pragma)
         cursor.close()
 
     event.listen(engine.sync_engine, "connect", configure)
+
+
+def _set(cursor: Any, pragma: str) -> None:
+    # Of several who make a new file WAL at once SQLite refuses some without waiting, lest they wait for each other.
+    for left in range(_WAL_TRIES, -1, -1):
+        try:
+            cursor.execute(f"PRAGMA {pragma}")
+        except sqlite3.OperationalError as error:
+            if not left or error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            await_only(asyncio.sleep(_WAL_PAUSE_S))
+        else:
+            return
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -4,13 +4,14 @@ import asyncio
 import io
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from galerne.governance import Permission
 from galerne.identity import resolve_key, revoke_key
-from galerne.kernel import Database, ManualClock, SystemClock
+from galerne.kernel import ManualClock, SystemClock
 from tests.gateway.installation import Installation
 from tests.gateway.upstream import MockEngine
 
@@ -346,9 +347,7 @@ async def test_tokens_are_reserved_at_admission_and_corrected_at_settlement(
 
 
 async def test_a_database_that_is_down_is_503_never_401(gateway: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Database) -> None:
-        raise OSError("no route to the database")
-
-    monkeypatch.setattr(Database, "reading", broken)
+    monkeypatch.setattr(gateway.gateway.reader, "_connection", None)
+    monkeypatch.setattr(gateway.gateway.reader, "_path", Path("/nowhere/galerne.db"))
     status, error, headers = await gateway.post(CHAT, chat())
     assert (status, error["code"], headers["retry-after"]) == (503, "database_unavailable", "1")

@@ -22,7 +22,7 @@ from galerne.gateway.terms import TERMS_STALENESS_S, Terms, TermsCache, terms_re
 from galerne.gateway.wire.answer import TokenCount
 from galerne.governance import SYSTEM
 from galerne.identity import KeyGrant, NewOrganisation, create_organisation, operator_in, resolve_key
-from galerne.kernel import Database, Ids, ManualClock, NotFound, Settings
+from galerne.kernel import Database, Ids, ManualClock, NotFound, Settings, open_reader
 from galerne.ledger import Grant, grant_credit
 from galerne.models import publish_embedded
 from tests.gateway.installation import model
@@ -88,9 +88,9 @@ async def test_every_gateway_charges_what_rating_finds_and_a_quote_says(
     clock = ManualClock(BEGIN - timedelta(seconds=60))
     grant = await paying_grant(database, clock)
     organisation_id = grant.actor.organisation_id
+    reader = open_reader(database.url)
     gateways = [
-        (TermsCache(terms_reader(database, Settings(), clock), clock, outage_s=60.0), begin_s)
-        for begin_s in FIRST_READ_S
+        (TermsCache(terms_reader(reader, Settings(), clock), clock, outage_s=60.0), begin_s) for begin_s in FIRST_READ_S
     ]
     quoters = [Quoter(database, clock) for _ in gateways]
     async with database.transaction() as session:
@@ -113,6 +113,7 @@ async def test_every_gateway_charges_what_rating_finds_and_a_quote_says(
             if begin_s <= at_s:
                 taken.append((clock.now(), charged(await terms.of(grant, MODEL), clock.now())))
                 assert await quoted(quoter, organisation_id) == taken[-1][1], at_s
+    await reader.close()
     async with database.reading() as session:
         book = await read_book(session)
     customer = Customer(organisation_id, grant.plan, accounts=("EUR",))

@@ -27,7 +27,7 @@ from galerne.metering import (
     pool_specs,
     remove_limit,
     remove_operator_limit,
-    rules_for,
+    rules_script,
     set_limit,
     set_operator_limit,
 )
@@ -85,8 +85,8 @@ async def test_rules_of_a_key_and_all_above_it_are_read_at_once(database: Databa
             await set_limit(session, bank.admin, limit, bank.clock)
         for limit in (tokens("plan", "team"), tokens("plan", "free"), tokens("model", "brise")):
             await set_operator_limit(session, SYSTEM, limit, bank.clock)
-        found = await rules_for(session, bank.key, bank.workspace, bank.id, "team")
-        without_workspace = await rules_for(session, "other", None, bank.id, "team")
+        found = await run_in_session(session, rules_script(bank.key, bank.workspace, bank.id, "team"))
+        without_workspace = await run_in_session(session, rules_script("other", None, bank.id, "team"))
     assert {(rule.scope, rule.scope_id) for rule in found} == {
         ("key", bank.key),
         ("workspace", bank.workspace),
@@ -136,7 +136,7 @@ async def test_nobody_removes_a_limit_set_above_them(database: Database, bank: B
                 await remove_limit(session, actor, rule.id, bank.clock)
         assert await remove_limit(session, bank.admin, workspaces.id, bank.clock) == workspaces
         assert await remove_operator_limit(session, SYSTEM, operators.id, bank.clock) == operators
-        assert await rules_for(session, bank.key, bank.workspace, bank.id, "team") == (admins,)
+        assert await run_in_session(session, rules_script(bank.key, bank.workspace, bank.id, "team")) == (admins,)
 
 
 @pytest.mark.parametrize("scope", ["plan", "model"])
@@ -165,7 +165,7 @@ async def test_a_list_shows_what_bears_on_the_reader_and_how_much_is_used(databa
         await set_operator_limit(session, SYSTEM, tokens("plan", "free"), bank.clock)
         await set_operator_limit(session, SYSTEM, tokens("model", "brise"), bank.clock)
         subject = LimitSubject(key_id=bank.key, workspace_id=bank.workspace, organisation_id=bank.id, plan="team")
-        rules = await rules_for(session, bank.key, bank.workspace, bank.id, "team")
+        rules = await run_in_session(session, rules_script(bank.key, bank.workspace, bank.id, "team"))
         for spec in pool_specs(rules, subject, "brise", (1, 1)):
             await run_in_session(session, take_script(take(spec, 1 if spec.window == "minute" else 30), NOON_MS))
         seen = {(use.rule.scope, use.rule.scope_id): use for use in await list_limits(session, bank.admin, NOON)}

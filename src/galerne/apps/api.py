@@ -83,7 +83,7 @@ class _Authenticated:
 
     def __init__(self, app: ASGIApp, installation: Installation) -> None:
         self._app = app
-        read = key_reader(installation.database, installation.clock)
+        read = key_reader(installation.gateway.reader, installation.clock)
         self._keys = KeyCache(read, installation.clock, staleness_s=installation.settings.key_staleness_s)
         self._ids = installation.ids
 

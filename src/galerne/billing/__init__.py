@@ -58,6 +58,7 @@ from galerne.billing.prices.pricing import (
 from galerne.billing.prices.quoter import MOST_QUOTED, Quoter, quote_now
 from galerne.billing.prices.quotes import Quote, QuoteAsk, QuoteLine, cost_lines, quote, quote_line_fields
 from galerne.billing.prices.reading import (
+    book_script,
     read_book,
 )
 from galerne.billing.prices.token_prices import (
@@ -113,6 +114,7 @@ from galerne.billing.rating.usage_lines import (
 )
 from galerne.billing.service import (
     find_plan,
+    find_plan_script,
     list_plans,
     list_rates,
     rates_of,
@@ -179,6 +181,7 @@ __all__ = [
     "agreed_until",
     "assign_price_list",
     "begin_rerating",
+    "book_script",
     "buckets_of",
     "change_prices",
     "close_period",
@@ -191,6 +194,7 @@ __all__ = [
     "create_price_list",
     "decimal_of",
     "find_plan",
+    "find_plan_script",
     "find_rerating",
     "lines_of",
     "list_plans",

@@ -16,9 +16,10 @@ from galerne.billing.prices.token_prices import Customer, ModelPrices
 from galerne.billing.tables import PlanRow
 from galerne.governance import Actor
 from galerne.journal import Entry, append
-from galerne.kernel import Clock, Ids, NotFound
+from galerne.kernel import Clock, Ids, NotFound, Query, Script, run_in_session
 from galerne.models import find_model
 
+_PLAN = "SELECT id, weight, tier, description FROM plans WHERE id = :id"
 _CLASSES: tuple[TokenClass, ...] = ("input", "cached", "output")
 
 
@@ -27,16 +28,22 @@ async def list_plans(session: AsyncSession) -> list[Plan]:
     return [_plan(row) for row in await session.scalars(select(PlanRow).order_by(PlanRow.weight, PlanRow.id))]
 
 
-async def find_plan(session: AsyncSession, plan_id: str) -> Plan:
+def find_plan_script(plan_id: str) -> Script[Plan]:
     """The plan with that id; raises `NotFound` (`plan_not_found`)."""
-    row = await session.get(PlanRow, plan_id)
-    if row is None:
+    rows = yield Query(_PLAN, {"id": plan_id})
+    if not rows:
         raise NotFound(
             f"There is no plan '{plan_id[:100]}'; `galerne plans list` shows what there is.",
             code="plan_not_found",
             param="plan",
         )
-    return _plan(row)
+    found_id, weight, tier, description = rows[0]
+    return Plan(id=found_id, weight=weight, tier=tier, description=description)
+
+
+async def find_plan(session: AsyncSession, plan_id: str) -> Plan:
+    """The same in a session."""
+    return await run_in_session(session, find_plan_script(plan_id))
 
 
 async def set_rates(session: AsyncSession, actor: Actor, model: str, new: NewRates, ids: Ids, clock: Clock) -> Rates:

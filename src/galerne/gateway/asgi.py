@@ -41,6 +41,7 @@ from galerne.kernel import (
     Unavailable,
     get_logger,
     invariant,
+    open_reader,
     open_writer,
     place_of,
 )
@@ -72,7 +73,10 @@ class MethodNotAllowed(GalerneError):
 
 
 class Gateway:
-    """Answers the inference paths of both dialects. `start()` before the first request, `stop()` after the last."""
+    """Answers the inference paths of both dialects. `start()` before the first request, `stop()` after the last.
+
+    `reader` is for small reads of whoever else is in this process: who calls, what a quote needs.
+    """
 
     def __init__(
         self,
@@ -91,10 +95,11 @@ class Gateway:
         self._dispatcher = Dispatcher(replicas, settings, clock, self._metrics)
         self._holder = ids.new()
         self._writer = open_writer(database.url)
+        self.reader = open_reader(database.url)
         self._reservations = Reservations(
             self._holder, ids, clock, self._metrics, lease_s=settings.lease_s, wake=lambda: self._settlements.wake()
         )
-        self._admission = self._admitting(database)
+        self._admission = self._admitting()
         self._log = get_logger("gateway")
         self._telemetry = open_telemetry(offline=settings.offline)
         self._notes = Notes(self._metrics, self._telemetry, clock)
@@ -105,11 +110,11 @@ class Gateway:
         self._draining = False
         self._upkeep: asyncio.Task[None] | None = None
 
-    def _admitting(self, database: Database) -> Admission:
-        settings, clock, outage_s = self._settings, self._clock, self._settings.outage_s
-        keys = KeyCache(key_reader(database, clock), clock, staleness_s=settings.key_staleness_s, outage_s=outage_s)
-        catalogue = Catalogue(model_reader(database), clock, outage_s=outage_s)
-        terms = TermsCache(terms_reader(database, settings, clock), clock, outage_s=outage_s)
+    def _admitting(self) -> Admission:
+        settings, clock, outage_s, reader = self._settings, self._clock, self._settings.outage_s, self.reader
+        keys = KeyCache(key_reader(reader, clock), clock, staleness_s=settings.key_staleness_s, outage_s=outage_s)
+        catalogue = Catalogue(model_reader(reader), clock, outage_s=outage_s)
+        terms = TermsCache(terms_reader(reader, settings, clock), clock, outage_s=outage_s)
         return Admission(keys, catalogue, terms, self._reservations, settings)
 
     def handles(self, path: str) -> bool:
@@ -154,6 +159,7 @@ class Gateway:
         self._engines.close()
         self._flights.close()
         await self._writer.close()
+        await self.reader.close()
         await self._telemetry.close()
 
     async def _write(self, commit: Commit) -> Answers:

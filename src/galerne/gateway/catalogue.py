@@ -2,10 +2,8 @@
 
 from collections.abc import Awaitable, Callable
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from galerne.kernel import Clock, Database, FreshCache, NotFound, Unavailable
-from galerne.models import Model, find_model
+from galerne.kernel import Clock, FreshCache, NotFound, Reader
+from galerne.models import Model, find_model_script
 
 __all__ = ["MOST_MODELS", "Catalogue", "model_reader"]
 
@@ -15,19 +13,9 @@ MOST_MODELS = 1_000
 _STALENESS_S = 1.0
 
 
-def model_reader(database: Database) -> Callable[[str], Awaitable[Model]]:
-    """A function that finds a model in a transaction of its own; `Unavailable` (503) when the database is down."""
-
-    async def read(name: str) -> Model:
-        try:
-            async with database.reading() as session:
-                return await find_model(session, name)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            raise Unavailable(
-                "The catalogue cannot be read at the moment.", code="database_unavailable", retry_after_s=1
-            ) from error
-
-    return read
+def model_reader(reader: Reader) -> Callable[[str], Awaitable[Model]]:
+    """A function that finds a model; `Unavailable` (503) when the database is down."""
+    return lambda name: reader.run(find_model_script(name))
 
 
 class Catalogue:

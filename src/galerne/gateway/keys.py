@@ -4,10 +4,8 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from galerne.identity import KeyGrant, resolve_key
-from galerne.kernel import Clock, Database, FreshCache, Unauthenticated, Unavailable
+from galerne.identity import KeyGrant, resolve_key_script
+from galerne.kernel import Clock, FreshCache, Reader, Unauthenticated
 
 __all__ = ["MOST_KEYS", "KeyCache", "key_reader", "presented_key"]
 
@@ -31,19 +29,9 @@ def presented_key(headers: Mapping[bytes, bytes]) -> str:
     return raw.decode("ascii")
 
 
-def key_reader(database: Database, clock: Clock) -> Callable[[str], Awaitable[KeyGrant]]:
-    """A function that resolves a key in a session of its own; `Unavailable`, never 401, when the database is down."""
-
-    async def read(presented: str) -> KeyGrant:
-        try:
-            async with database.reading() as session:
-                return await resolve_key(session, presented, clock.now())
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            raise Unavailable(
-                "Keys cannot be checked at the moment.", code="database_unavailable", retry_after_s=1
-            ) from error
-
-    return read
+def key_reader(reader: Reader, clock: Clock) -> Callable[[str], Awaitable[KeyGrant]]:
+    """A function that resolves a key; `Unavailable`, never 401, when the database is down."""
+    return lambda presented: reader.run(resolve_key_script(presented, clock.now()))
 
 
 class KeyCache:

@@ -7,9 +7,6 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from galerne.billing import (
     PRICES_STALENESS_S,
     Customer,
@@ -17,15 +14,15 @@ from galerne.billing import (
     Plan,
     PriceBook,
     Rates,
-    find_plan,
+    book_script,
+    find_plan_script,
     paying,
-    read_book,
 )
 from galerne.gateway.tickets import Tier
 from galerne.identity import KeyGrant
-from galerne.kernel import Clock, Database, FreshCache, NotFound, Settings, Unavailable
-from galerne.ledger import AccountKind, accounts_of, house_account
-from galerne.metering import LimitSubject, PoolSpec, pool_specs, rules_for
+from galerne.kernel import Clock, FreshCache, NotFound, Reader, Script, Settings
+from galerne.ledger import AccountKind, house_account, prepaid_accounts_script
+from galerne.metering import LimitSubject, PoolSpec, pool_specs, rules_script
 from galerne.models import Model
 
 __all__ = ["MOST_TERMS", "TERMS_STALENESS_S", "Terms", "TermsCache", "terms_reader"]
@@ -67,37 +64,29 @@ class Terms:
 
 
 def terms_reader(
-    database: Database, settings: Settings, clock: Clock
+    reader: Reader, settings: Settings, clock: Clock
 ) -> Callable[[tuple[KeyGrant, Model]], Awaitable[Terms]]:
-    """A function that reads the terms in a transaction of its own; `Unavailable` (503) when the database is down."""
+    """A function that reads the terms; `Unavailable` (503) when the database is down."""
     defaults = (settings.default_requests_per_minute, settings.default_tokens_per_minute)
+    return lambda whose: reader.run(_terms_script(*whose, defaults, clock.now()))
 
-    async def read(whose: tuple[KeyGrant, Model]) -> Terms:
-        grant, model = whose
-        actor = grant.actor
-        subject = LimitSubject(
-            key_id=grant.key_id,
-            workspace_id=actor.workspace_id,
-            organisation_id=actor.organisation_id,
-            plan=grant.plan,
-            requests_per_minute=grant.requests_per_minute,
-            tokens_per_minute=grant.tokens_per_minute,
-        )
-        try:
-            async with database.reading() as session:
-                rules = await rules_for(session, grant.key_id, actor.workspace_id, actor.organisation_id, grant.plan)
-                plan = await _plan(session, grant.plan)
-                now = clock.now()
-                rates, accounts, prices = await _price(session, grant, model, now)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            raise Unavailable(
-                "Limits and prices cannot be read at the moment.", code="database_unavailable", retry_after_s=1
-            ) from error
-        pools = pool_specs(rules, subject, model.id, defaults)
-        lasts_s = math.inf if prices is None else prices.unchanged_s(now)
-        return Terms(pools, _shared(plan), _shared(rates), accounts, prices, lasts_s)
 
-    return read
+def _terms_script(grant: KeyGrant, model: Model, defaults: tuple[int, int], now: datetime) -> Script[Terms]:
+    actor = grant.actor
+    subject = LimitSubject(
+        key_id=grant.key_id,
+        workspace_id=actor.workspace_id,
+        organisation_id=actor.organisation_id,
+        plan=grant.plan,
+        requests_per_minute=grant.requests_per_minute,
+        tokens_per_minute=grant.tokens_per_minute,
+    )
+    rules = yield from rules_script(grant.key_id, actor.workspace_id, actor.organisation_id, grant.plan)
+    plan = yield from _plan_script(grant.plan)
+    rates, accounts, prices = yield from _price_script(grant, model, now)
+    pools = pool_specs(rules, subject, model.id, defaults)
+    lasts_s = math.inf if prices is None else prices.unchanged_s(now)
+    return Terms(pools, _shared(plan), _shared(rates), accounts, prices, lasts_s)
 
 
 def _shared(value: T) -> T:
@@ -115,25 +104,22 @@ def _prices(book: PriceBook, customer: Customer, model_id: str) -> ModelPrices:
     return ModelPrices(book, customer, model_id)
 
 
-async def _plan(session: AsyncSession, name: str) -> Plan:
+def _plan_script(name: str) -> Script[Plan]:
     try:
-        return await find_plan(session, name)
+        return (yield from find_plan_script(name))
     except NotFound:
         return _LEAST_PLAN  # a plan that was taken away must not stop anybody's work
 
 
-async def _price(
-    session: AsyncSession, grant: KeyGrant, model: Model, at: datetime
-) -> tuple[Rates | None, tuple[str, str] | None, ModelPrices | None]:
+def _price_script(
+    grant: KeyGrant, model: Model, at: datetime
+) -> Script[tuple[Rates | None, tuple[str, str] | None, ModelPrices | None]]:
     """The prices in the currency of the organisation's prepaid account, if it has one with a price for the model."""
     organisation_id = grant.actor.organisation_id
-    book = _shared(await read_book(session, model_id=model.id, subjects=(organisation_id, grant.plan)))
+    book = _shared((yield from book_script(model_id=model.id, subjects=(organisation_id, grant.plan))))
     if not book.rates:
         return None, None, None
-    accounts: dict[str, str] = {}
-    for balance in await accounts_of(session, organisation_id):
-        if balance.account.kind is AccountKind.PREPAID:
-            accounts.setdefault(balance.account.currency, balance.account.id)
+    accounts = yield from prepaid_accounts_script(organisation_id)
     whose = Customer(organisation_id, grant.plan, accounts=tuple(accounts))
     customer = paying(book, whose, model.id, at)  # as rating does
     prices = _prices(book, customer, model.id)

@@ -1,5 +1,6 @@
 """Organisations, workspaces, people and API keys: who is calling."""
 
+from galerne.identity.grants import resolve_key, resolve_key_script
 from galerne.identity.keys import KEY_PREFIX, Dialect, KeyGrant, NewKey
 from galerne.identity.organisations import (
     change_organisation,
@@ -16,7 +17,6 @@ from galerne.identity.service import (
     find_installation_admin,
     find_key,
     list_keys,
-    resolve_key,
     revoke_key,
 )
 from galerne.identity.tables import PlanChange
@@ -61,5 +61,6 @@ __all__ = [
     "plan_changes",
     "plans_by_organisation",
     "resolve_key",
+    "resolve_key_script",
     "revoke_key",
 ]

@@ -1,10 +1,8 @@
-"""Use cases of identity: first starts, and making, listing, revoking and resolving API keys. None of them commits."""
+"""Use cases of identity: first starts, and making, listing and revoking API keys. None of them commits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
-from typing import cast
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,7 +11,6 @@ from galerne.governance import (
     ROLE_PERMISSIONS,
     Actor,
     ActorKind,
-    Permission,
     Role,
     Zones,
     check_within,
@@ -23,8 +20,6 @@ from galerne.governance import (
 from galerne.identity.changes import entry, plain, stored_zones
 from galerne.identity.keys import (
     LONGEST_KEY,
-    Dialect,
-    KeyGrant,
     NewKey,
     check_new_key,
     fingerprint,
@@ -32,11 +27,11 @@ from galerne.identity.keys import (
     visible_prefix,
 )
 from galerne.identity.organisations import find_organisation, found_organisation, operator_in
-from galerne.identity.tables import ApiKey, Organisation, User, Workspace
+from galerne.identity.tables import ApiKey, Organisation, User
 from galerne.identity.tenants import NewOrganisation
 from galerne.identity.workspaces import find_workspace
 from galerne.journal import Entry, append
-from galerne.kernel import BadRequest, Clock, Forbidden, Ids, NotFound, Unauthenticated
+from galerne.kernel import BadRequest, Clock, Forbidden, Ids, NotFound
 
 _LEAST_ADMIN_KEY_LENGTH = 8
 
@@ -141,34 +136,6 @@ async def revoke_key(session: AsyncSession, actor: Actor, key_id: str, clock: Cl
     return row
 
 
-async def resolve_key(session: AsyncSession, presented: str, now: datetime) -> KeyGrant:
-    """What the presented key grants at `now`; raises `Unauthenticated` (401) for an unknown, revoked or expired one."""
-    found = (
-        await session.execute(
-            select(ApiKey, User.role, Organisation.plan, Organisation.zones, Workspace.zones, Workspace.trace_content)
-            .join(User, User.id == ApiKey.user_id)
-            .join(Organisation, Organisation.id == ApiKey.organisation_id)
-            .outerjoin(Workspace, Workspace.id == ApiKey.workspace_id)
-            .where(ApiKey.sha256 == fingerprint(presented))
-        )
-    ).one_or_none()
-    if found is None:
-        raise Unauthenticated("This API key is not known here. Check it, or ask an administrator for a new one.")
-    row, role, plan, organisation_zones, workspace_zones, trace_content = found
-    if row.revoked_at is not None:
-        raise Unauthenticated(
-            "This API key has been revoked. Ask an administrator for a new one.", code="revoked_api_key"
-        )
-    if row.expires_at is not None and row.expires_at <= now:
-        raise Unauthenticated("This API key has expired. Ask an administrator for a new one.", code="expired_api_key")
-    return replace(
-        _grant(row, Role(role)),
-        zones=common_zones(organisation_zones, workspace_zones, row.zones),
-        plan=plan,
-        trace_content=bool(trace_content),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Owner:
     actor: Actor
@@ -191,25 +158,6 @@ def _checked_admin_key(secret: str) -> str:
 
 def _user_actor(user: User) -> Actor:
     return Actor(ActorKind.USER, user.id, user.organisation_id, None, ROLE_PERMISSIONS[Role(user.role)])
-
-
-@lru_cache(1_000)  # a gateway holds thousands of grants, and few different sets
-def _permissions(role: Role, scopes: tuple[str, ...]) -> frozenset[Permission]:
-    return frozenset(map(Permission, scopes)) & ROLE_PERMISSIONS[role]
-
-
-def _grant(row: ApiKey, role: Role) -> KeyGrant:
-    permissions = _permissions(role, tuple(row.scopes))
-    return KeyGrant(
-        key_id=row.id,
-        prefix=row.prefix,
-        actor=Actor(ActorKind.API_KEY, row.id, row.organisation_id, row.workspace_id, permissions),
-        strict=row.strict,
-        dialect=cast(Dialect | None, row.dialect),
-        requests_per_minute=row.requests_per_minute,
-        tokens_per_minute=row.tokens_per_minute,
-        expires_at=row.expires_at,
-    )
 
 
 async def _store_key(

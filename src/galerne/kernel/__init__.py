@@ -1,6 +1,6 @@
 """What every domain stands on and no business word: errors, time, ids, settings, database, HTTP client, logs."""
 
-from galerne.kernel.clock import Clock, ManualClock, SystemClock, utc_text
+from galerne.kernel.clock import Clock, ManualClock, SystemClock, utc_text, utc_time
 from galerne.kernel.database import Database, Table, UtcTime
 from galerne.kernel.errors import (
     BadRequest,
@@ -22,7 +22,8 @@ from galerne.kernel.fresh_cache import FreshCache
 from galerne.kernel.ids import Ids, token
 from galerne.kernel.loading import uncollected, unnoticed
 from galerne.kernel.logs import LineLog, configure_logs, get_logger, log_context
-from galerne.kernel.script import Increase, Insert, Lock, Query, Rows, Script, run_in_session
+from galerne.kernel.reader import Reader, open_reader
+from galerne.kernel.script import Increase, Insert, Lock, Query, Rows, Script, json_list, run_in_session
 from galerne.kernel.settings import Settings, read_secret
 from galerne.kernel.wheel import Deadline, later
 from galerne.kernel.writer import Writer, blames_content, open_writer
@@ -46,6 +47,7 @@ __all__ = [
     "NotFound",
     "Query",
     "RateLimited",
+    "Reader",
     "Rows",
     "Script",
     "Settings",
@@ -62,8 +64,10 @@ __all__ = [
     "configure_logs",
     "get_logger",
     "invariant",
+    "json_list",
     "later",
     "log_context",
+    "open_reader",
     "open_writer",
     "place_of",
     "read_secret",
@@ -72,4 +76,5 @@ __all__ = [
     "uncollected",
     "unnoticed",
     "utc_text",
+    "utc_time",
 ]

@@ -45,6 +45,11 @@ class ManualClock:
         return self.elapsed_s
 
 
+def utc_time(read: datetime | str) -> datetime:
+    """A time as a script reads it from a database: PostgreSQL gives an aware one, SQLite the text of one in UTC."""
+    return datetime.fromisoformat(read).replace(tzinfo=UTC) if isinstance(read, str) else read.astimezone(UTC)
+
+
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _LAST_SECOND = _NEVER.replace(microsecond=0)
 # Begin, end and text of one second, taken and replaced as one: threads ask too, and half of another's would be a lie.

@@ -41,6 +41,9 @@ DURABLE = (
 )
 """What SQLite is told on each connection that writes."""
 
+READ_ONLY = ("query_only=ON", _PAGES)
+"""What it is told on each that reads."""
+
 
 class Table(DeclarativeBase):
     """Base of every table; constraint names are fixed so that a migration can name them on both databases."""
@@ -154,8 +157,12 @@ class Database:
 
 def _engine(url: URL, pool_size: int) -> AsyncEngine:
     # hide_parameters: what users wrote must not reach a log through the text of a database error.
+    # max_overflow: a connection more is a thread and a megabyte, or a server process, made for one transaction; whoever
+    # comes beyond the pool is served sooner by waiting. LIFO: the caches of the last one used are warm.
     pre_ping = url.get_backend_name() != "sqlite"
-    return create_async_engine(url, hide_parameters=True, pool_size=pool_size, pool_pre_ping=pre_ping)
+    return create_async_engine(
+        url, hide_parameters=True, pool_size=pool_size, max_overflow=0, pool_use_lifo=True, pool_pre_ping=pre_ping
+    )
 
 
 def make_durable(engine: AsyncEngine, cache_mib: int = 1) -> None:
@@ -166,7 +173,7 @@ def make_durable(engine: AsyncEngine, cache_mib: int = 1) -> None:
 
 
 def _make_read_only(engine: AsyncEngine) -> None:
-    _on_connect(engine, ("query_only=ON", "busy_timeout=10000", _PAGES))
+    _on_connect(engine, (*READ_ONLY, "busy_timeout=10000"))
     event.listen(engine.sync_engine, "begin", _begin)
 
 

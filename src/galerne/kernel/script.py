@@ -38,8 +38,8 @@ _PG = PGDialect()
 class Query:
     """SQL of ours with `:named` values; a list among them is asked for with `IN :name`.
 
-    `FOR UPDATE` is left out on SQLite, where a transaction is the only writer from its first statement on. Scripts read
-    no times: SQLite would give them as text.
+    `FOR UPDATE` is left out on SQLite, where a transaction is the only writer from its first statement on. A time that
+    is read is text there (`utc_time`), and what is stored as JSON is text for some drivers (`json_list`).
     """
 
     sql: str
@@ -92,7 +92,8 @@ A list of tuples, on SQLite only, is for `executemany`: the statement once with 
 
 
 async def run_in_session(session: AsyncSession, script: Script[T]) -> T:
-    """What `script` returns, run in the session's transaction."""
+    """What `script` returns, run in the session's transaction, after what the session has not written yet."""
+    await session.flush()
     connection = await session.connection()
     dialect = cast(DialectName, connection.dialect.name)
     rows: Rows | None = None
@@ -122,6 +123,11 @@ def run_on_sqlite(connection: sqlite3.Connection, script: Script[T]) -> T:
                     rows += connection.execute(sql, parameters).fetchall()
     except StopIteration as end:
         return cast(T, end.value)
+
+
+def json_list(read: str | list[Any]) -> list[Any]:
+    """A list that is stored as JSON, as a script reads it: some drivers decode it, others give its text."""
+    return cast(list[Any], json.loads(read)) if isinstance(read, str) else read
 
 
 def calls(statement: Statement, dialect: DialectName) -> Iterable[Call]:

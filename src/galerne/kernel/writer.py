@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]  # it has none
 from sqlalchemy import URL
@@ -20,7 +20,7 @@ from sqlalchemy import URL
 from galerne.kernel.database import DURABLE
 from galerne.kernel.script import Rows, Script, calls, run_on_sqlite
 
-__all__ = ["Writer", "blames_content", "open_writer"]
+__all__ = ["Writer", "blames_content", "open_writer", "run_on_postgresql"]
 
 # A value of any other type than int, float and str sends Python's driver looking for somebody who can adapt it, by two
 # attributes that these types have not: ten times the cost of being told.
@@ -33,6 +33,7 @@ _COMMAND_TIMEOUT_S = 15
 _CLOSE_TIMEOUT_S = 2
 _LOST = (OSError, TimeoutError, asyncpg.InterfaceError)
 _CACHED_STATEMENTS = 512
+T = TypeVar("T")
 # PostgreSQL's classes of errors that what was written can be at fault for: data, integrity, limits (appendix A).
 _BLAMED_STATES = ("22", "23", "54")
 
@@ -172,6 +173,19 @@ async def _begin(connection: sqlite3.Connection) -> None:
             return
 
 
+async def run_on_postgresql(connection: Any, script: Script[T]) -> T:
+    """What `script` returns, run in the transaction that `connection`, one of asyncpg's, is in."""
+    rows: Rows | None = None
+    try:
+        while True:
+            statement = script.send(cast(Rows, rows))  # the first one is None, which starts a generator
+            rows = []
+            for sql, parameters in calls(statement, "postgresql"):
+                rows += await connection.fetch(sql, *parameters)
+    except StopIteration as end:
+        return cast(T, end.value)
+
+
 class _PostgresqlWriter:
     def __init__(self, address: str) -> None:
         self._address = address
@@ -183,7 +197,7 @@ class _PostgresqlWriter:
         try:
             await transaction.start()
             try:
-                results = [await self._run(connection, script) for script in scripts]
+                results = [await run_on_postgresql(connection, script) for script in scripts]
             except Exception as error:
                 if not isinstance(error, _LOST):
                     await transaction.rollback()
@@ -195,17 +209,6 @@ class _PostgresqlWriter:
             connection.terminate()
             raise
         return results
-
-    async def _run(self, connection: Any, script: Script[Any]) -> Any:
-        rows: Rows | None = None
-        try:
-            while True:
-                statement = script.send(cast(Rows, rows))  # the first one is None, which starts a generator
-                rows = []
-                for sql, parameters in calls(statement, "postgresql"):
-                    rows += await connection.fetch(sql, *parameters)
-        except StopIteration as end:
-            return end.value
 
     async def close(self) -> None:
         if self._connection is not None:

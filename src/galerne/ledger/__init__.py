@@ -1,6 +1,12 @@
 """The ledger: accounts, transfers, holds and lots, whose sums the database keeps. Nothing but money; no prices."""
 
-from galerne.ledger.accounts import Balance, lock_accounts_script, open_account_script, wait_for_accounts_script
+from galerne.ledger.accounts import (
+    Balance,
+    lock_accounts_script,
+    open_account_script,
+    prepaid_accounts_script,
+    wait_for_accounts_script,
+)
 from galerne.ledger.allocation import USUAL_BATCH, Allocated, allocate_script, behind_script
 from galerne.ledger.amounts import amount_of, amount_text, half_even
 from galerne.ledger.books import check_books
@@ -113,6 +119,7 @@ __all__ = [
     "post_entry",
     "post_entry_script",
     "post_script",
+    "prepaid_accounts_script",
     "release_script",
     "renew_script",
     "settle_script",

@@ -12,6 +12,8 @@ _OPEN = """
 INSERT INTO ledger_accounts (id, organisation_id, kind, currency, credit_limit_nano, created_at)
 VALUES (:id, :organisation_id, :kind, :currency, :credit_limit_nano, :created_at) ON CONFLICT (id) DO NOTHING"""
 _TERMS = "SELECT id, organisation_id, kind, currency, credit_limit_nano FROM ledger_accounts WHERE id = :id"
+_PREPAID = """
+SELECT currency, id FROM ledger_accounts WHERE organisation_id = :organisation_id AND kind = :kind ORDER BY id"""
 _LOCK = """
 SELECT id, organisation_id, kind, currency, credit_limit_nano,
   debits_posted_nano, debits_pending_nano, credits_posted_nano, credits_pending_nano
@@ -54,6 +56,12 @@ def open_account_script(account: Account, at: datetime) -> Script[None]:
     (row,) = yield Query(_TERMS, {"id": account.id})
     if (found := _account(row)) != account:
         raise Conflict(f"The account '{account.id}' is open with other terms: {found}.")
+
+
+def prepaid_accounts_script(organisation_id: str) -> Script[dict[str, str]]:
+    """The id of an organisation's prepaid account in each currency, in the order of `accounts_of`."""
+    rows = yield Query(_PREPAID, {"organisation_id": organisation_id, "kind": str(AccountKind.PREPAID)})
+    return dict(map(tuple, rows))
 
 
 def lock_accounts_script(ids: Collection[str]) -> Script[dict[str, Balance]]:

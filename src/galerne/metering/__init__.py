@@ -11,7 +11,7 @@ from galerne.metering.limit_rules import (
     list_limits,
     remove_limit,
     remove_operator_limit,
-    rules_for,
+    rules_script,
     set_limit,
     set_operator_limit,
 )
@@ -71,7 +71,7 @@ __all__ = [
     "remove_operator_limit",
     "renew_script",
     "rule_id",
-    "rules_for",
+    "rules_script",
     "set_limit",
     "set_operator_limit",
     "spend_script",

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from galerne.governance import Actor
 from galerne.identity import find_key, find_organisation, find_workspace, list_keys
 from galerne.journal import Entry, append
-from galerne.kernel import BadRequest, Clock, Forbidden, NotFound, Query, Script, run_in_session
+from galerne.kernel import BadRequest, Clock, Forbidden, NotFound, Query, Script, run_in_session, utc_time
 from galerne.metering.limit_tables import LimitPoolRow, LimitRuleRow
 from galerne.metering.limit_windows import Window
 from galerne.metering.limits import LimitRule, NewLimit, PoolSpec, check_rule, rule_id
@@ -24,6 +24,12 @@ MOST_RULES = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_KEYS = 1000
 _SAME_NAMES = tuple(field.name for field in fields(LimitRule) if field.name != "window")
+_COLUMNS = (*_SAME_NAMES, "window")
+_RULES_FOR = f"""
+SELECT {", ".join(_SAME_NAMES)}, window_name FROM limit_rules
+WHERE scope = 'key' AND scope_id = :key OR scope = 'workspace' AND scope_id = :workspace
+  OR scope = 'organisation' AND scope_id = :organisation OR scope = 'plan' AND scope_id = :plan OR scope = 'model'
+ORDER BY scope, scope_id, quantity, window_name, id"""  # noqa: S608  # names of ours
 _SET = """
 INSERT INTO limit_rules
   (id, organisation_id, workspace_id, scope, scope_id, model, quantity, window_name, currency, amount, created_at)
@@ -46,16 +52,19 @@ class LimitUse:
     resets_at: datetime | None
 
 
-async def rules_for(
-    session: AsyncSession, key_id: str, workspace_id: str | None, organisation_id: str, plan: str
-) -> tuple[LimitRule, ...]:
+def rules_script(
+    key_id: str, workspace_id: str | None, organisation_id: str, plan: str
+) -> Script[tuple[LimitRule, ...]]:
     """Every rule that a request of this key may meet, those of all models among them, in one query."""
-    row = LimitRuleRow
-    members = {"key": key_id, "workspace": workspace_id, "organisation": organisation_id, "plan": plan}
-    named: list[ColumnElement[bool]] = [
-        and_(row.scope == scope, row.scope_id == member) for scope, member in members.items() if member is not None
-    ]
-    return await _rules(session, or_(*named, row.scope == "model"))
+    whose = {"key": key_id, "workspace": workspace_id, "organisation": organisation_id, "plan": plan}
+    rows = yield Query(_RULES_FOR, whose)
+    return tuple(map(_read_rule, rows))
+
+
+def _read_rule(row: Any) -> LimitRule:
+    values: dict[str, Any] = dict(zip(_COLUMNS, row, strict=True))
+    values["created_at"] = utc_time(values["created_at"])
+    return LimitRule(**values)
 
 
 async def limit_ids(session: AsyncSession, wanted: Sequence[str]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from galerne.models.catalogue import Address, EngineKind, ExternalModel, Model, ModelKind
 from galerne.models.embedded import EmbeddedModel, embedded_models
+from galerne.models.finding import find_model_script
 from galerne.models.manifest import Manifest, read_manifest, verify_weights
 from galerne.models.service import (
     add_external,
@@ -23,6 +24,7 @@ __all__ = [
     "add_external",
     "embedded_models",
     "find_model",
+    "find_model_script",
     "list_models",
     "publish_embedded",
     "read_manifest",

@@ -9,9 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.governance import SYSTEM, Actor
 from galerne.journal import Entry, append
-from galerne.kernel import BadRequest, Clock, Conflict, NotFound
+from galerne.kernel import BadRequest, Clock, Conflict, run_in_session
 from galerne.models.catalogue import Address, ExternalModel, Model, check_external
 from galerne.models.embedded import EMBEDDED_NAMES
+from galerne.models.finding import find_model_script
 from galerne.models.registration import registered, without_address
 from galerne.models.tables import AddressRow, CatalogueRow
 
@@ -31,16 +32,7 @@ async def list_models(session: AsyncSession) -> list[Model]:
 
 async def find_model(session: AsyncSession, name: str) -> Model:
     """The model with that id, or else with that alias; raises `NotFound` (`model_not_found`)."""
-    row = await _row_called(session, name)
-    if row is None:
-        raise NotFound(
-            f"The model '{name[:100]}' does not exist, or not for you. GET /v1/models lists what there is.",
-            code="model_not_found",
-            param="model",
-        )
-    addresses = select(AddressRow).where(AddressRow.model_id == (row.adapter_of or row.id))
-    oldest_first = addresses.order_by(AddressRow.created_at, AddressRow.id)
-    return _model(row, tuple(map(_address, await session.scalars(oldest_first))))
+    return await run_in_session(session, find_model_script(name))
 
 
 async def publish_embedded(session: AsyncSession, models: Sequence[Model], clock: Clock) -> None:
@@ -99,17 +91,6 @@ async def remove_address(session: AsyncSession, actor: Actor, name: str, url: st
     await _write(session, model)
     await append(session, [_entry("model.changed", actor, model, clock)])
     return model
-
-
-async def _row_called(session: AsyncSession, name: str) -> CatalogueRow | None:
-    if not name.isprintable():  # no name is, and a database may refuse control characters with an error of its own
-        return None
-    row = await session.scalar(select(CatalogueRow).where(CatalogueRow.id == name))
-    if row is not None:
-        return row
-    aliases = await session.execute(select(CatalogueRow.id, CatalogueRow.aliases).order_by(CatalogueRow.id))
-    meant = [model_id for model_id, names in aliases if name in names]
-    return await session.get_one(CatalogueRow, meant[-1]) if meant else None
 
 
 async def _external(session: AsyncSession, name: str) -> Model:

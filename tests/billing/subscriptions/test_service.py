@@ -27,8 +27,8 @@ from galerne.billing.subscriptions import (
 )
 from galerne.governance import ROLE_PERMISSIONS, Actor, Role
 from galerne.identity import find_organisation
-from galerne.kernel import BadRequest, Conflict, Database, Forbidden, NotFound
-from galerne.metering import NewLimit, rules_for, set_operator_limit
+from galerne.kernel import BadRequest, Conflict, Database, Forbidden, NotFound, run_in_session
+from galerne.metering import NewLimit, rules_script, set_operator_limit
 from tests.identity.tenants import NOW, Tenants, two_tenants
 
 DAY = timedelta(days=1)
@@ -52,7 +52,7 @@ async def want(tenants: Tenants, what: Any, **asked: Any) -> Subscription:
 async def windows(tenants: Tenants) -> dict[str, int]:
     organisation_id = tenants.stranger.organisation_id
     async with tenants.database.reading() as session:
-        found = await rules_for(session, "key", None, organisation_id, "none")
+        found = await run_in_session(session, rules_script("key", None, organisation_id, "none"))
     return {rule.window: rule.amount for rule in found}
 
 

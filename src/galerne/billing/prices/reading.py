@@ -1,42 +1,49 @@
 """The price book as the database has it, whole or as much of it as one question needs."""
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.prices.book import Assignment, Match, Modifier, ModifierKind, PriceBook, Rate
-from galerne.billing.prices.pricing import ServiceTier, TokenClass
-from galerne.billing.prices.volume_tiers import Step, VolumeMode
-from galerne.billing.tables import ModifierRow, PriceAssignmentRow, PriceVersionRow, RateRow
+from galerne.billing.prices.book import Assignment, Match, Modifier, PriceBook, Rate
+from galerne.billing.prices.volume_tiers import Step
+from galerne.billing.tables import PriceVersionRow
+from galerne.kernel import Query, Script, json_list, run_in_session, utc_time
 
-_RATES = select(*RateRow.__table__.columns)
-_MODIFIERS = select(*ModifierRow.__table__.columns)
-_ASSIGNMENTS = select(*PriceAssignmentRow.__table__.columns)
+_RATES = """
+SELECT id, list_id, version, currency, model_id, token_class, service_tier, zone, batch, effective_from, nano, per,
+  volume, steps
+FROM rates"""
+_MODIFIERS = "SELECT list_id, version, effective_from, kind, value, ppm FROM price_modifiers"
+_ASSIGNMENTS = "SELECT id, scope, subject, list_id, effective_from FROM price_assignments"
+_OF_MODEL = "model_id IN :models"
+_OF_SUBJECT = "subject IN :subjects"
+_UP_TO = "version <= :version"
 _ANY = ""
 _ANY_BATCH = -1
+
+
+def book_script(
+    *, model_id: str | None = None, version: int | None = None, subjects: tuple[str, ...] = ()
+) -> Script[PriceBook]:
+    """The price book, what begins later included; as it was at `version`, or as it is.
+
+    With `model_id` only rates that can price that model, with `subjects` (an organisation, a plan) only their lists.
+    """
+    values = {"models": [model_id, _ANY], "version": version, "subjects": list(subjects)}
+    known = "" if version is None else _UP_TO
+    rates = yield _where(_RATES, values, "" if model_id is None else _OF_MODEL, known)
+    modifiers = yield _where(_MODIFIERS, values, known)
+    assignments = yield _where(_ASSIGNMENTS, values, _OF_SUBJECT if subjects else "")
+    return PriceBook(list(map(_rate, rates)), list(map(_modifier, modifiers)), list(map(_assignment, assignments)))
 
 
 async def read_book(
     session: AsyncSession, *, model_id: str | None = None, version: int | None = None, subjects: tuple[str, ...] = ()
 ) -> PriceBook:
-    """The price book, what begins later included; as it was at `version`, or as it is.
-
-    With `model_id` only rates that can price that model, with `subjects` (an organisation, a plan) only their lists.
-    """
-    rates, modifiers, assignments = _RATES, _MODIFIERS, _ASSIGNMENTS
-    if model_id is not None:
-        rates = rates.where(RateRow.model_id.in_((model_id, _ANY)))
-    if subjects:
-        assignments = assignments.where(PriceAssignmentRow.subject.in_(subjects))
-    if version is not None:
-        rates = rates.where(RateRow.version <= version)
-        modifiers = modifiers.where(ModifierRow.version <= version)
-    return PriceBook(
-        [_rate(row) for row in await _all(session, rates)],
-        [_modifier(row) for row in await _all(session, modifiers)],
-        [_assignment(row) for row in await _all(session, assignments)],
-    )
+    """The same in a session."""
+    return await run_in_session(session, book_script(model_id=model_id, version=version, subjects=subjects))
 
 
 async def newest_version(session: AsyncSession) -> int:
@@ -55,44 +62,44 @@ def stored_match(match: Match) -> dict[str, object]:
     }
 
 
-async def _all(session: AsyncSession, query: Select[Any]) -> list[Any]:
-    return list(await session.execute(query))
+def _where(select: str, values: Mapping[str, Any], *conditions: str) -> Query:
+    wanted = [condition for condition in conditions if condition]
+    return Query(f"{select} WHERE {' AND '.join(wanted)}" if wanted else select, values)
 
 
 def _rate(row: Any) -> Rate:
+    rate_id, list_id, version, currency, model_id, token_class, service_tier, zone, batch, *rest = row
+    effective_from, nano, per, volume, steps = rest
     match = Match(
-        token_class=cast(TokenClass, row.token_class),
-        model_id=row.model_id or None,
-        service_tier=cast(ServiceTier, row.service_tier) or None,
-        zone=row.zone or None,
-        batch=None if row.batch == _ANY_BATCH else bool(row.batch),
+        token_class=token_class,
+        model_id=model_id or None,
+        service_tier=service_tier or None,
+        zone=zone or None,
+        batch=None if batch == _ANY_BATCH else bool(batch),
     )
     return Rate(
-        id=row.id,
-        list_id=row.list_id,
-        version=row.version,
-        currency=row.currency,
+        id=rate_id,
+        list_id=list_id,
+        version=version,
+        currency=currency,
         match=match,
-        effective_from=row.effective_from,
-        nano=row.nano,
-        per=row.per,
-        volume=cast(VolumeMode | None, row.volume),
-        steps=tuple(Step(above, nano) for above, nano in row.steps),
+        effective_from=utc_time(effective_from),
+        nano=nano,
+        per=per,
+        volume=volume,
+        steps=tuple(Step(above, nano) for above, nano in json_list(steps)),
     )
 
 
 def _modifier(row: Any) -> Modifier:
+    list_id, version, effective_from, kind, value, ppm = row
     return Modifier(
-        list_id=row.list_id,
-        version=row.version,
-        effective_from=row.effective_from,
-        kind=cast(ModifierKind, row.kind),
-        value=row.value,
-        ppm=row.ppm,
+        list_id=list_id, version=version, effective_from=utc_time(effective_from), kind=kind, value=value, ppm=ppm
     )
 
 
 def _assignment(row: Any) -> Assignment:
+    assignment_id, scope, subject, list_id, effective_from = row
     return Assignment(
-        id=row.id, scope=row.scope, subject=row.subject, list_id=row.list_id, effective_from=row.effective_from
+        id=assignment_id, scope=scope, subject=subject, list_id=list_id, effective_from=utc_time(effective_from)
     )

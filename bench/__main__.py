@@ -8,7 +8,7 @@ import warnings
 from contextlib import nullcontext
 
 from bench import machine
-from bench.report import publish
+from bench.report import Report, publish
 
 BENCHMARKS = {
     "engine": "tokens a second of the embedded engine: llama.cpp alone and our engine process",
@@ -36,7 +36,7 @@ def main() -> None:
         where = machine.describe()
         cores = os.sched_getaffinity(0)
         with nullcontext(False) if each in _LONG else machine.ahead_of_others() as ahead:
-            found = importlib.import_module(f"bench.{each}").run(**options)
+            found: Report | list[Report] = importlib.import_module(f"bench.{each}").run(**options)
         os.sched_setaffinity(0, cores)
         for report in found if isinstance(found, list) else [found]:
             publish(report, f"{where}{', raised priority' if ahead else ''}", log=log)

@@ -6,7 +6,7 @@ where one is used, PostgreSQL share the other cores.
 
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,7 +129,7 @@ def _ours(place: Place, laboratory: Laboratory, cores: Collection[int], plan: Pl
 
 
 @contextmanager
-def _started(place: Place, key: str, cores: Collection[int]) -> Iterator[Installation]:
+def _started(place: Place, key: str, cores: Collection[int]) -> Generator[Installation]:
     with serving(place, key, cores, "--no-engines") as installation:
         yield installation
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,7 +147,7 @@ def set_up(place: Place, upstream: Target | None = None, models: Collection[str]
 
 
 @contextmanager
-def administered(place: Place, cores: Collection[int]) -> Iterator[Control]:
+def administered(place: Place, cores: Collection[int]) -> Generator[Control]:
     """A server without engines on these cores, for its administrator alone."""
     with _served(place, cores, "--no-engines") as (_, _, port):
         yield Control(port)
@@ -156,7 +156,7 @@ def administered(place: Place, cores: Collection[int]) -> Iterator[Control]:
 @contextmanager
 def serving(
     place: Place, key: str, cores: Collection[int], *arguments: str, first_model: str = SHORT
-) -> Iterator[Installation]:
+) -> Generator[Installation]:
     """A server on these cores that has answered a first request of `first_model`."""
     with _served(place, cores, *arguments) as (process, began_s, port):
         target = Target("127.0.0.1", port, key)
@@ -167,7 +167,7 @@ def serving(
 @contextmanager
 def _served(
     place: Place, cores: Collection[int], *arguments: str
-) -> Iterator[tuple[subprocess.Popen[str], float, int]]:
+) -> Generator[tuple[subprocess.Popen[str], float, int]]:
     # Duties are done by a process of its own, which would take its time from the one core that is measured.
     command = [*_CLI, "serve", "--no-duties", "--port", "0", "--data", str(place.data), *arguments]
     with running(command, cores, environment=place.variables(), log=place.log, speaks=True) as (process, began_s):

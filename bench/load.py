@@ -47,7 +47,7 @@ class Answer:
     is_whole: bool = False
     first_s: float = 0.0
     last_s: float = 0.0
-    delays_s: list[float] = field(default_factory=list)
+    delays_s: list[float] = field(default_factory=list[float])
 
     @property
     def total_s(self) -> float:

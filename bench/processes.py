@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ def running(
     environment: Mapping[str, str] | None = None,
     log: Path = Path(os.devnull),
     speaks: bool = False,
-) -> Iterator[tuple[subprocess.Popen[str], float]]:
+) -> Generator[tuple[subprocess.Popen[str], float]]:
     """A process on these cores and the moment (monotonic, s) of its start.
 
     What it says is added to `log`; that of a process that `speaks` is for us to read, all but its errors.
@@ -63,7 +63,7 @@ def running(
 
 
 @contextmanager
-def mocking(cores: Collection[int]) -> Iterator[Subject]:
+def mocking(cores: Collection[int]) -> Generator[Subject]:
     """The mock upstream on these cores."""
     with running([sys.executable, "-m", "bench.upstream"], cores, speaks=True) as (process, _):
         yield Subject("upstream alone", Target("127.0.0.1", int(first_line(process))), process.pid)

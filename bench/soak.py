@@ -11,7 +11,7 @@ import re
 import tempfile
 import time
 import urllib.error
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -76,7 +76,7 @@ class _Samples:
     def read(self, metrics: str) -> None:
         lines = metrics.splitlines()
         gauges = {line.split()[2] for line in lines if line.startswith("# TYPE galerne_") and line.endswith(" gauge")}
-        found = Counter[str]()
+        found = defaultdict[str, float](float)
         for match in filter(None, map(_GAUGE.match, lines)):
             if match[1] in gauges:
                 found[match[1]] += float(match[2])

@@ -7,7 +7,7 @@ proxy with the duties of ours costs more than what is measured here.
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def install(folder: Path) -> None:
 
 
 @contextmanager
-def starting(folder: Path, mock: Target, cores: Collection[int]) -> Iterator[Subject]:
+def starting(folder: Path, mock: Target, cores: Collection[int]) -> Generator[Subject]:
     """The proxy on these cores, before the mock."""
     target = Target("127.0.0.1", free_port(), _KEY)
     config = folder / "config.json"

@@ -5,7 +5,7 @@
 """
 
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def install(folder: Path) -> None:
 
 
 @contextmanager
-def starting(folder: Path, mock: Target, cores: Collection[int]) -> Iterator[Subject]:
+def starting(folder: Path, mock: Target, cores: Collection[int]) -> Generator[Subject]:
     """The gateway on these cores, before the mock."""
     port = free_port()
     upstream = f"http://{mock.host}:{mock.port}/v1"

@@ -20,7 +20,6 @@ from galerne.apps.refusals import install_refusals
 from galerne.apps.routes import journal as journal_routes
 from galerne.apps.routes import limits as limit_routes
 from galerne.apps.routes import proofs as proof_routes
-from galerne.billing import Quoter
 from galerne.billing import routes as billing_routes
 from galerne.billing.budgets import budgets_router
 from galerne.billing.contracts import contracts_router
@@ -101,11 +100,11 @@ def control_plane(installation: Installation) -> FastAPI:
         max_body_size=installation.settings.max_body_bytes,
     )
     app.state.database = installation.database
+    app.state.reader = installation.gateway.reader
     app.state.clock = installation.clock
     app.state.ids = installation.ids
     app.state.gateway = installation.gateway
     app.state.settings = installation.settings
-    app.state.quoter = Quoter(installation.database, installation.clock)
     for router in (*ROUTERS, _front_door()):
         app.include_router(router)
     install_refusals(app)

@@ -55,8 +55,8 @@ from galerne.billing.prices.pricing import (
     cost_nano,
     most_nano,
 )
-from galerne.billing.prices.quoter import MOST_QUOTED, Quoter, quote_now
 from galerne.billing.prices.quotes import Quote, QuoteAsk, QuoteLine, cost_lines, quote, quote_line_fields
+from galerne.billing.prices.quoting import quote_now, quote_script
 from galerne.billing.prices.reading import (
     book_script,
     read_book,
@@ -124,7 +124,6 @@ from galerne.billing.spending import Spent, spent, spent_by_period
 
 __all__ = [
     "DEFAULT_LIST",
-    "MOST_QUOTED",
     "NOTICE",
     "PPM",
     "PRICES_STALENESS_S",
@@ -157,7 +156,6 @@ __all__ = [
     "Quote",
     "QuoteAsk",
     "QuoteLine",
-    "Quoter",
     "Rate",
     "RatedBatch",
     "RatedUsage",
@@ -216,6 +214,7 @@ __all__ = [
     "quote",
     "quote_line_fields",
     "quote_now",
+    "quote_script",
     "rate_batch",
     "rater_of",
     "rates_of",

@@ -1,18 +1,18 @@
 """HTTP for the price book: whoever may read it sees what tokens cost, the operator sets it."""
 
-from typing import Annotated, cast
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query
 
 from galerne.billing import service
 from galerne.billing.prices.changes import change_prices
-from galerne.billing.prices.quoter import Quoter
+from galerne.billing.prices.quoting import quote_script
 from galerne.billing.prices.schemas import PriceChangeIn, PriceVersionOut, QuoteIn, QuoteOut, quote_fields
 from galerne.billing.schemas import PriceIn, PriceList, PriceOut, price_fields
 from galerne.governance import Actor, Permission
 from galerne.governance.access import requires
 from galerne.kernel import NotFound
-from galerne.kernel.web import Reading, RequestClock, RequestIds, Text, Transaction, UtcMoment
+from galerne.kernel.web import Reading, RequestClock, RequestIds, RequestReader, Text, Transaction, UtcMoment
 from galerne.models import find_model
 
 router = APIRouter(prefix="/v1/admin/prices", tags=["Prices"])
@@ -20,13 +20,6 @@ router = APIRouter(prefix="/v1/admin/prices", tags=["Prices"])
 PriceReader = Annotated[Actor, requires(Permission.PRICES_READ)]
 PriceAdmin = Annotated[Actor, requires(Permission.PRICES_MANAGE)]
 At = Annotated[UtcMoment | None, Query(description="What counts at that time; now, if left out.")]
-
-
-async def _quoter(request: Request) -> Quoter:
-    return cast(Quoter, request.app.state.quoter)
-
-
-RequestQuoter = Annotated[Quoter, Depends(_quoter)]
 
 
 @router.get("")
@@ -49,9 +42,9 @@ async def read_price(
 
 
 @router.post("/quote")
-async def quote_price(body: QuoteIn, actor: PriceReader, quoter: RequestQuoter) -> QuoteOut:
+async def quote_price(body: QuoteIn, actor: PriceReader, reader: RequestReader, clock: RequestClock) -> QuoteOut:
     """Show what a request will cost the caller's organisation, line by line: what is expected, and at most."""
-    found = await quoter.quote(actor.organisation_id, body.ask(), body.currency)
+    found = await reader.run(quote_script(actor.organisation_id, body.ask(), clock.now(), body.currency))
     return QuoteOut.model_validate(quote_fields(body.model, found))
 
 

@@ -8,6 +8,7 @@ from galerne.identity.organisations import (
     list_organisations,
     operator_in,
     plan_changes,
+    plan_of_script,
     plans_by_organisation,
 )
 from galerne.identity.service import (
@@ -59,6 +60,7 @@ __all__ = [
     "list_workspaces",
     "operator_in",
     "plan_changes",
+    "plan_of_script",
     "plans_by_organisation",
     "resolve_key",
     "resolve_key_script",

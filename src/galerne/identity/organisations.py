@@ -12,7 +12,7 @@ from galerne.identity.changes import apply, entry, stored_zones
 from galerne.identity.tables import Organisation, PlanChange, User, Workspace
 from galerne.identity.tenants import KEEP, NewOrganisation, OrganisationChange, checked_name
 from galerne.journal import append
-from galerne.kernel import Clock, Forbidden, Ids, NotFound
+from galerne.kernel import Clock, Forbidden, Ids, NotFound, Query, Script
 
 
 async def found_organisation(
@@ -66,11 +66,16 @@ async def find_organisation(session: AsyncSession, organisation_id: str) -> Orga
     """The organisation with that id; `NotFound` if there is none."""
     row = await session.get(Organisation, organisation_id)
     if row is None:
-        raise NotFound(
-            f"There is no organisation '{organisation_id[:100]}' here; see `galerne organisations list`.",
-            param="organisation_id",
-        )
+        raise _unknown(organisation_id)
     return row
+
+
+def plan_of_script(organisation_id: str) -> Script[str]:
+    """The plan that an organisation has; `NotFound` if there is no such organisation."""
+    rows = yield Query("SELECT plan FROM organisations WHERE id = :id", {"id": organisation_id})
+    if not rows:
+        raise _unknown(organisation_id)
+    return str(rows[0][0])
 
 
 async def change_organisation(
@@ -109,3 +114,10 @@ async def _record_plan(session: AsyncSession, row: Organisation, before: str, no
 async def operator_in(session: AsyncSession, organisation_id: str) -> Actor:
     """The operator at the command line, acting for one organisation: its journal shows that it was the system."""
     return replace(SYSTEM, organisation_id=(await find_organisation(session, organisation_id)).id)
+
+
+def _unknown(organisation_id: str) -> NotFound:
+    return NotFound(
+        f"There is no organisation '{organisation_id[:100]}' here; see `galerne organisations list`.",
+        param="organisation_id",
+    )

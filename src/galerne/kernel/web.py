@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from galerne.kernel.clock import Clock
 from galerne.kernel.database import Database
 from galerne.kernel.ids import Ids
+from galerne.kernel.reader import Reader
 
 
 def _storable(text: str) -> str:
@@ -56,6 +57,10 @@ async def _reading(request: Request) -> AsyncGenerator[AsyncSession]:
         yield session
 
 
+async def _reader(request: Request) -> Reader:
+    return cast(Reader, request.app.state.reader)
+
+
 async def _clock(request: Request) -> Clock:
     return cast(Clock, request.app.state.clock)
 
@@ -67,5 +72,6 @@ async def _ids(request: Request) -> Ids:
 # scope="function": the commit happens before the answer is sent, so that nobody is told of what then failed to commit.
 Transaction = Annotated[AsyncSession, Depends(_transaction, scope="function")]
 Reading = Annotated[AsyncSession, Depends(_reading, scope="function")]
+RequestReader = Annotated[Reader, Depends(_reader)]
 RequestClock = Annotated[Clock, Depends(_clock)]
 RequestIds = Annotated[Ids, Depends(_ids)]

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galerne.apps.refusals import install_refusals
-from galerne.billing import ModelPrices, PriceBook, QuoteAsk, Quoter, cost_nano, quote
+from galerne.billing import ModelPrices, PriceBook, QuoteAsk, cost_nano, quote
 from galerne.billing.rating.routes import rating_router
 from galerne.billing.routes import router
 from galerne.governance import ROLE_PERMISSIONS, SYSTEM, Role
-from galerne.kernel import Database, ManualClock
+from galerne.kernel import Database, ManualClock, open_reader
 from galerne.models import ExternalModel, add_external
 from tests.billing.books import CUSTOMER, START, TIERS, ZONES, books, full_book, rate
 from tests.identity.tenants import NOW
@@ -68,11 +68,12 @@ async def server(database: Database, clock: ManualClock) -> AsyncGenerator[Serve
     async with database.transaction() as session:
         await add_external(session, SYSTEM, ExternalModel(name="large", url="http://127.0.0.1:9/v1"), clock)
     server = Server(router, database, clock, SYSTEM)
-    server.app.state.quoter = Quoter(database, clock)
+    server.app.state.reader = reader = open_reader(database.url)
     server.app.include_router(rating_router)
     install_refusals(server.app)
     async with server.client:
         yield server
+    await reader.close()
 
 
 async def post(server: Server, path: str, **body: Any) -> Any:

@@ -66,6 +66,7 @@ async def test_a_workspaces_key_sees_and_signs_nothing_of_the_whole_organisation
     for path in (
         *("v1/payments", "v1/payments/p", "v1/admin/balance", "v1/admin/credits", "v1/admin/subscription"),
         *(
+            "v1/admin/balance/a/statement",
             "v1/admin/subscription/charges",
             "v1/admin/contracts",
             "v1/admin/contracts/c",

@@ -22,7 +22,7 @@ from galerne.billing.prices.pricing import HIGHEST_NANO_PER_MILLION
 from galerne.billing.subscriptions import Fee, Offer, publish_plan
 from galerne.governance import ROLE_PERMISSIONS, SYSTEM, Actor, Role
 from galerne.kernel import GalerneError, Table
-from galerne.ledger import AccountKind, Grant, customer_account, grant_credit, transfers_of
+from galerne.ledger import AccountKind, Grant, customer_account, grant_credit
 from galerne.models import ExternalModel, add_external
 from tests.billing.invoices.customers import NOVEMBER, House, fine
 from tests.journal.serving import Server
@@ -172,7 +172,8 @@ async def _money(books: Books) -> None:
         await grant_credit(session, replace(SYSTEM, organisation_id=customer), grant, house.clock)
     await house.settle(customer, {"charge": 1000})
     async with house.database.reading() as session:
-        names["hold"] = next(each.hold_id or "" for each in await transfers_of(session, books.prepaid) if each.hold_id)
+        holds = text("SELECT id FROM ledger_holds WHERE debit_account_id = :id ORDER BY at DESC")
+        names["hold"] = (await session.execute(holds, {"id": books.prepaid})).scalars().all()[0]
 
 
 async def _terms(books: Books) -> None:

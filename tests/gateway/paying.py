@@ -13,7 +13,7 @@ from galerne.identity import (
     resolve_key,
 )
 from galerne.kernel import Database, Ids, SystemClock
-from galerne.ledger import AccountKind, Grant, TransferKind, accounts_of, check_books, grant_credit, transfers_of
+from galerne.ledger import AccountKind, Grant, TransferKind, accounts_of, check_books, grant_credit, statement_of
 
 CREDIT_NANO = 10**12
 _clock, _ids = SystemClock(), Ids()
@@ -65,7 +65,7 @@ async def charged(database: Database, payer: Payer) -> dict[str, int]:
             for each in await accounts_of(session, payer.organisation_id)
             if each.account.kind is AccountKind.PREPAID
         ]
-        transfers = await transfers_of(session, account.account.id, limit=1000)
-    settled = {each.id: each.amount_nano for each in transfers if each.kind is TransferKind.SETTLE}
+        statement = await statement_of(session, payer.organisation_id, account.account.id, limit=1000)
+    settled = {each.id: -each.change_nano for each in statement.lines if each.kind is TransferKind.SETTLE}
     assert sum(settled.values()) == account.debits_posted_nano == CREDIT_NANO - account.credit_nano
     return settled

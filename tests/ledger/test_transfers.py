@@ -22,7 +22,6 @@ from galerne.ledger import (
     post_script,
     release_script,
     settle_script,
-    transfers_of,
 )
 from tests.ledger.ledgers import (
     CASH,
@@ -175,21 +174,6 @@ async def test_balances_are_read_by_account_and_organisation(database: Database)
         assert [each.available_nano for each in await all_accounts(session)] == [None, 40, None, None]
         with pytest.raises(NotFound):
             await balance(session, "none")
-
-
-async def test_transfers_of_an_account_come_newest_first_in_pages(database: Database) -> None:
-    await run(database, hold_script(wish(60)))
-    await run(database, settle_script([settlement(f"r{number}", 1) for number in range(5)]))
-    await run(database, post_script(posting(1, "elsewhere", credit_account_id=REVENUE.id)))
-    async with database.reading() as session:
-        pages = [await transfers_of(session, PREPAID.id, 3)]
-        while pages[-1]:
-            pages.append(await transfers_of(session, PREPAID.id, 3, pages[-1][-1].id))
-        with pytest.raises(BadRequest, match="no transfer"):
-            await transfers_of(session, PREPAID.id, 3, "none")
-    names = [transfer.id for page in pages for transfer in page]
-    assert names == ["r4", "r3", "r2", "r1", "r0", "hold-1", "payment-1"]
-    assert [len(page) for page in pages] == [3, 3, 1, 0]
 
 
 @pytest.mark.parametrize(

@@ -56,10 +56,10 @@ from galerne.ledger.service import (
     currencies_by_organisation,
     hold,
     sweep_all,
-    transfers_of,
 )
 from galerne.ledger.settled import settled_by, settlements_of
-from galerne.ledger.transfers import Posting, Transfer, post_script
+from galerne.ledger.statements import Statement, StatementLine, statement_of
+from galerne.ledger.transfers import Posting, post_script
 
 __all__ = [
     "GRACE",
@@ -90,7 +90,8 @@ __all__ = [
     "Posting",
     "Refused",
     "Settlement",
-    "Transfer",
+    "Statement",
+    "StatementLine",
     "TransferKind",
     "accounts_of",
     "all_accounts",
@@ -125,10 +126,10 @@ __all__ = [
     "settle_script",
     "settled_by",
     "settlements_of",
+    "statement_of",
     "sweep_all",
     "sweep_credits",
     "sweep_script",
-    "transfers_of",
     "unwind",
     "void_lot",
     "void_script",

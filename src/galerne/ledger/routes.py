@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.governance import Actor, Permission
@@ -23,17 +23,21 @@ from galerne.ledger.schemas import (
     LapseOut,
     LotList,
     LotOut,
+    StatementOut,
     VoidIn,
     balance_fields,
     lapse_fields,
     lot_fields,
+    statement_fields,
 )
 from galerne.ledger.service import accounts_of
+from galerne.ledger.statements import statement_of
 
 router = APIRouter(tags=["Billing"])
 
 BillingReader = Annotated[Actor, requires(Permission.BILLING_READ)]
 CreditAdmin = Annotated[Actor, requires(Permission.CREDITS_MANAGE)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 @router.get("/v1/admin/balance")
@@ -42,6 +46,16 @@ async def read_balance(actor: BillingReader, session: Reading) -> BalanceOut:
     _check_whole(actor)
     found = await accounts_of(session, actor.organisation_id)
     return BalanceOut(object="balance", data=[AccountOut.model_validate(balance_fields(each)) for each in found])
+
+
+@router.get("/v1/admin/balance/{account_id}/statement")
+async def read_statement(
+    account_id: Text, actor: BillingReader, session: Reading, limit: Limit = 100, page: Text | None = None
+) -> StatementOut:
+    """Show what moved the balance of one of the organisation's accounts, the last recorded first."""
+    _check_whole(actor)
+    found = await statement_of(session, actor.organisation_id, account_id, limit, page)
+    return StatementOut.model_validate(statement_fields(found))
 
 
 @router.get("/v1/admin/credits")

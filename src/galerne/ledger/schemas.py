@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict
 from galerne.kernel.web import Text, UtcMoment
 from galerne.ledger.accounts import Balance
 from galerne.ledger.amounts import amount_of, amount_text
-from galerne.ledger.chart import AccountKind
+from galerne.ledger.chart import AccountKind, TransferKind
 from galerne.ledger.corrections import Correction
 from galerne.ledger.credits import Grant, Lot
 from galerne.ledger.lapses import Lapse
 from galerne.ledger.lots import USUAL_PRIORITY, LotKind, LotSource
+from galerne.ledger.statements import Statement, StatementLine
 
 
 class AccountOut(BaseModel):
@@ -51,6 +52,58 @@ def balance_fields(balance: Balance) -> dict[str, object]:
         "held": amount_text(balance.debits_pending_nano),
         "credit_limit": None if limit is None else amount_text(limit),
         "available": None if available is None else amount_text(available),
+    }
+
+
+class StatementLineOut(BaseModel):
+    """One transfer: `change` is below 0 where money left the account, `balance` is what it had then.
+
+    `other` is the kind of account on the other side. A `settle` paid a request: its `id` is the request's.
+    """
+
+    object: Literal["transfer"]
+    id: str
+    at: datetime
+    kind: TransferKind
+    other: AccountKind
+    change: str
+    balance: str
+    reason: str | None
+
+
+class StatementOut(BaseModel):
+    """What moved an account's balance, the last recorded first; the next page is `page` = `next_page`."""
+
+    object: Literal["statement"]
+    account: str
+    currency: str
+    data: list[StatementLineOut]
+    has_more: bool
+    next_page: str | None
+
+
+def statement_fields(statement: Statement) -> dict[str, object]:
+    """A page of a statement as JSON fields."""
+    return {
+        "object": "statement",
+        "account": statement.account_id,
+        "currency": statement.currency,
+        "data": [_line_fields(each) for each in statement.lines],
+        "has_more": statement.next_page is not None,
+        "next_page": statement.next_page,
+    }
+
+
+def _line_fields(line: StatementLine) -> dict[str, object]:
+    return {
+        "object": "transfer",
+        "id": line.id,
+        "at": line.at,
+        "kind": str(line.kind),
+        "other": str(line.other),
+        "change": amount_text(line.change_nano),
+        "balance": amount_text(line.balance_nano),
+        "reason": line.reason,
     }
 
 

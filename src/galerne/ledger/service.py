@@ -2,22 +2,21 @@
 
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy import Select, and_, or_, select
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.kernel import BadRequest, Clock, Database, GalerneError, InvariantViolated, NotFound, run_in_session
+from galerne.kernel import Clock, Database, GalerneError, InvariantViolated, NotFound, run_in_session
 from galerne.ledger.accounts import Balance, balance_of
 from galerne.ledger.allocation import USUAL_BATCH, allocate_script, behind_script
 from galerne.ledger.amounts import amount_text
-from galerne.ledger.chart import AccountKind, InsufficientFunds, TransferKind
+from galerne.ledger.chart import AccountKind, InsufficientFunds
 from galerne.ledger.credits import sweep_credits
 from galerne.ledger.holds import Granted, NewHold, Refused, hold_script
 from galerne.ledger.lapses import Lapse
 from galerne.ledger.lot_tables import LotEndRow, LotRow
-from galerne.ledger.tables import AccountRow, TransferRow
-from galerne.ledger.transfers import Transfer
+from galerne.ledger.tables import AccountRow
 
 _TROUBLE = (GalerneError, InvariantViolated, IntegrityError)
 """What may be wrong with one account alone."""
@@ -59,25 +58,6 @@ async def currencies_by_organisation(session: AsyncSession, kind: AccountKind) -
         if organisation_id is not None:
             found[organisation_id] = (*found.get(organisation_id, ()), currency)
     return found
-
-
-async def transfers_of(
-    session: AsyncSession, account_id: str, limit: int = 100, after: str | None = None
-) -> list[Transfer]:
-    """At most `limit` transfers of one account, the last recorded first, recorded before the transfer `after`.
-
-    An unknown `after` raises `BadRequest`.
-    """
-    older: list[ColumnElement[bool]] = []
-    if after is not None:
-        seq = (await session.execute(select(TransferRow.seq).where(TransferRow.id == after))).scalar_one_or_none()
-        if seq is None:
-            raise BadRequest(f"There is no transfer '{after}'; take `after` from the page before.", param="after")
-        older = [TransferRow.seq < seq]
-    is_its = or_(TransferRow.debit_account_id == account_id, TransferRow.credit_account_id == account_id)
-    query = select(TransferRow).where(is_its, *older).order_by(TransferRow.seq.desc())
-    rows = (await session.execute(query.limit(limit))).scalars()
-    return [_transfer(row) for row in rows]
 
 
 async def burn_lots(database: Database, account_id: str | None = None, batch: int = USUAL_BATCH) -> int:
@@ -129,11 +109,6 @@ async def sweep_all(database: Database, clock: Clock) -> list[Lapse]:
     if failures:
         raise failures[0]
     return lapses
-
-
-def _transfer(row: TransferRow) -> Transfer:
-    sides = (row.debit_account_id, row.credit_account_id)
-    return Transfer(row.id, TransferKind(row.kind), *sides, row.amount_nano, row.hold_id, row.reason, row.at)
 
 
 async def _balances(session: AsyncSession, query: Select[Any]) -> list[Balance]:

@@ -1,4 +1,4 @@
-"""Transfers as they are recorded, and the script that posts one at once, without a hold."""
+"""The script that posts a transfer at once, without a hold."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,20 +35,6 @@ class Posting:
             raise BadRequest(f"An amount lies between 1 and {LARGEST_NANO} nano-units.", param="amount_nano")
         if self.debit_account_id == self.credit_account_id:
             raise BadRequest("A transfer is between two accounts.", param="credit_account_id")
-
-
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """A transfer as it is recorded; `hold_id` None for a posted one, `reason` None where the kind says it all."""
-
-    id: str
-    kind: TransferKind
-    debit_account_id: str
-    credit_account_id: str
-    amount_nano: int
-    hold_id: str | None
-    reason: str | None
-    at: datetime
 
 
 def post_script(new: Posting) -> Script[bool]:

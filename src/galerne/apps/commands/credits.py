@@ -21,6 +21,7 @@ from galerne.ledger import (
     Grant,
     LotKind,
     LotSource,
+    Statement,
     accounts_of,
     all_accounts,
     amount_of,
@@ -29,11 +30,12 @@ from galerne.ledger import (
     check_books,
     correct_charge,
     lots_of,
+    statement_of,
     sweep_all,
     void_lot,
 )
 from galerne.ledger import grant_credit as give
-from galerne.ledger.schemas import balance_fields, lapse_fields, lot_fields
+from galerne.ledger.schemas import balance_fields, lapse_fields, lot_fields, statement_fields
 
 app = typer.Typer(
     help="Grant, list, end and correct credit, check the books.",
@@ -122,6 +124,37 @@ def list_(organisation: OrganisationOption = None, data: DataFolder = None, as_j
     for row in rows:
         table.add_row(*(str(row[name] or "-") for name in ("id", "currency", "balance", "held", "available")))
     print_table(table)
+
+
+@app.command()
+def statement(
+    account: Annotated[str, typer.Argument(help="The account's id, as `galerne credits list` shows it.")],
+    organisation: OrganisationOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Latest transfers to list.")] = 20,
+    page: Annotated[str | None, typer.Option(help="`next_page` of the page before, for older ones.")] = None,
+    data: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what moved the balance of an organisation's account, the last first. That it was looked at is recorded."""
+
+    async def work(session: AsyncSession, actor: Actor) -> Statement:
+        found = await statement_of(session, actor.organisation_id, account, limit, page)
+        resource, now = f"account:{account}", SystemClock().now()
+        await append(session, [Entry(action="credit.listed", actor=actor, resource=resource, outcome="done", at=now)])
+        return found
+
+    fields = statement_fields(found := as_operator(data, work, organisation))
+    if as_json:
+        typer.echo(json.dumps(fields, default=plain))
+        return
+    amounts = [Column(name, justify="right") for name in ("change", "balance")]
+    table = Table("at (UTC)", "transfer", "other side", *amounts, "reason", box=None)
+    for line in found.lines:
+        nano = (amount_text(line.change_nano), amount_text(line.balance_nano))
+        table.add_row(_shown(line.at), line.id, str(line.other), *nano, line.reason or "request")
+    print_table(table)
+    if found.next_page is not None:
+        typer.echo(f"older ones: --page {found.next_page}")
 
 
 @app.command()

@@ -14,6 +14,7 @@ BENCHMARKS = {
     "engine": "tokens a second of the embedded engine: llama.cpp alone and our engine process",
     "server": "tokens a second through the whole server, against its engine process",
     "gateway": "what the gateway costs against a mock upstream, and beside other gateways",
+    "callers": "what it costs that nobody asks twice: one key, and thousands in turn",
     "rating": "usage events rated a second, pure and in the database",
     "quotes": "how long a quote takes, worked out, from the database and over HTTP",
     "closing": "what closing a month of many customers takes; only when named",

@@ -21,7 +21,7 @@ CUT = "cut"
 
 @dataclass
 class Mixture:
-    """A load on one server: callers choose among `keys`, which grow meanwhile, and `limited_keys` are always used up.
+    """A load on one server: callers choose among `keys`, which change meanwhile, and `limited_keys` are always used up.
 
     `outcomes` counts, by kind of request, the status or what else became of it; who reads `most_at_once` sets it back.
     """

@@ -2,7 +2,8 @@
 
 Memory and open descriptors are sampled each second, the server's gauges every ten. What is measured begins after a
 warm-up that fills what a server keeps: as many requests at once as the load ever has, then the same load for four
-times as long as any cache trusts what it holds (`GALERNE_OUTAGE_S`). From then on nothing may grow.
+times as long as any cache trusts what it holds (`GALERNE_OUTAGE_S`). From then on nothing may grow: keys come and go,
+and are as many at the end as at the beginning.
 """
 
 import asyncio
@@ -115,7 +116,7 @@ async def _soaked(installation: Installation, rate: int, seconds: float) -> tupl
     around = [
         asyncio.create_task(_every(1, lambda: _sample(installation, samples))),
         asyncio.create_task(_every(_GAUGES_EVERY_S, lambda: _read_gauges(installation, samples))),
-        asyncio.create_task(_every(_NEW_KEY_EVERY_S, lambda: _one_key_more(installation, mixture))),
+        asyncio.create_task(_every(_NEW_KEY_EVERY_S, lambda: _another_key(installation, mixture))),
         asyncio.create_task(_every(_TOLD_EVERY_S, lambda: _tell(samples, mixture, seconds))),
     ]
     await mixture.all_at_once(_AT_ONCE)
@@ -149,9 +150,11 @@ async def _read_gauges(installation: Installation, samples: _Samples) -> None:
     samples.read(await asyncio.to_thread(installation.metrics))
 
 
-async def _one_key_more(installation: Installation, mixture: Mixture) -> None:
+async def _another_key(installation: Installation, mixture: Mixture) -> None:
+    """A new key in the place of the oldest one, which nobody uses any more."""
     try:
         mixture.keys.append(await _key(installation, _PLENTY))
+        del mixture.keys[0]
     except urllib.error.HTTPError as error:  # on a machine that has too much to do, not the end of the run
         mixture.count("new key", str(error.code))
 
@@ -184,8 +187,8 @@ def _report(samples: _Samples, mixture: Mixture, books: tuple[int, bool], bound:
     return Report(
         "soak",
         f"{minutes:.1f} minutes at {load}, after {_WARM_UP_S / 60:g} minutes of the same and {_AT_ONCE} requests at "
-        f"once; {_KEYS} keys and one more every {_NEW_KEY_EVERY_S} s. RSS each second; the slope is that of all that "
-        "follows the warm-up, with its 95 % confidence interval.",
+        f"once; {_KEYS} keys, one of them another every {_NEW_KEY_EVERY_S} s. RSS each second; the slope is that of "
+        "all that follows the warm-up, with its 95 % confidence interval.",
         ["figure", "found"],
         rows,
         [

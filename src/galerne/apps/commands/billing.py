@@ -137,6 +137,7 @@ def profile(
 def _preview(data: Path | None, order: CloseOrder, as_json: bool) -> None:
     numbers = [Column(name, justify="right") for name in ("lines", "net")]
     table = Table("organisation", "currency", *numbers, box=None)
+    missing = list[str]()
 
     async def work(database: Database) -> None:
         async for draft in preview_close(database, order):
@@ -145,10 +146,13 @@ def _preview(data: Path | None, order: CloseOrder, as_json: bool) -> None:
                 typer.echo(json.dumps(fields, default=plain))
             else:
                 table.add_row(draft.organisation_id, draft.currency, str(len(draft.lines)), str(fields["exact"]))
+                missing.extend(f"{draft.organisation_id}: {each}" for each in draft.missing)
 
     with_database(data, work)
     if not as_json:
         print_table(table)
+        for each in missing:
+            typer.echo(each)
         typer.echo("Nothing was written. Usage that is not rated yet is not in it: see `galerne rating queue`.")
 
 

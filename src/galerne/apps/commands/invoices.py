@@ -110,14 +110,14 @@ def pdf(invoice: InvoiceId, output: Target = None, data: DataFolder = None) -> N
 
 @app.command()
 def xml(invoice: InvoiceId, output: Target = None, data: DataFolder = None) -> None:
-    """Write an invoice as EN 16931 XML (CII)."""
+    """Write an invoice as EN 16931 XML (CII); an XRechnung where it goes to a German authority."""
     frozen = _frozen(data, invoice)
-    _write(output, f"{frozen.document.draft.number}.xml", to_cii(frozen.document))
+    _write(output, f"{frozen.document.draft.number}.xml", to_cii(frozen.document, frozen.flavour))
 
 
 @app.command()
 def finalise(invoice: InvoiceId, data: DataFolder = None, as_json: AsJson = False) -> None:
-    """Check a draft by EN 16931's rules and make it final."""
+    """Check a draft by EN 16931's rules, and Germany's where they apply, and make it final."""
 
     async def work(database: Database) -> Invoice:
         async with database.reading() as session:

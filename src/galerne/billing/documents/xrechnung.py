@@ -8,12 +8,26 @@ validator as well.
 import re
 from collections.abc import Iterable
 
+from galerne.billing.documents.cii import Flavour
 from galerne.billing.documents.document import Document, Payment
 from galerne.billing.documents.validation import Finding
 
 _WARNINGS = frozenset({"BR-DE-19", "BR-DE-27", "BR-DE-28"})
+LEITWEG_SCHEME = "0204"
+"""The electronic address scheme (EAS) of German authorities."""
 _LEITWEG = re.compile(r"[0-9]{2,12}(-[0-9A-Z]{1,30})?-[0-9]{2}")
 _EMAIL = re.compile(r"[^@\s]+@([^@.\s]+\.)+[^@.\s]+")
+
+
+def flavour_of(document: Document) -> Flavour:
+    """How this document is written: as an XRechnung for a German authority, which a Leitweg-ID names.
+
+    It is reached under one (EAS 0204), or is in Germany and has one as its reference; nobody else asks for XRechnung.
+    """
+    buyer = document.draft.buyer
+    reached = buyer.electronic_address is not None and buyer.electronic_address.scheme == LEITWEG_SCHEME
+    refers = buyer.address.country == "DE" and is_leitweg_id(document.draft.buyer_reference)
+    return "xrechnung" if reached or refers else "factur-x"
 
 
 def xrechnung_faults(document: Document) -> tuple[Finding, ...]:
@@ -36,7 +50,9 @@ def is_leitweg_id(value: str) -> bool:
 def _rules(document: Document) -> Iterable[tuple[str, str, str, bool]]:
     draft = document.draft
     seller, buyer, contact = draft.seller, draft.buyer, draft.seller.contact
-    yield "BR-DE-1", "payment", "it says how to pay (BG-16)", not (draft.payment.iban or draft.payment.card_last4)
+    # A credit note is written with a means that is not defined (UNCL 4461: 1), and so has BG-16.
+    pays = draft.kind == "credit_note" or draft.payment.iban or draft.payment.card_last4
+    yield "BR-DE-1", "payment", "it says how to pay (BG-16)", not pays
     yield "BR-DE-2", "seller.contact", "the seller has a contact (BG-6)", contact is None
     yield "BR-DE-3", "seller.address.city", "the seller has a city (BT-37)", not seller.address.city
     yield "BR-DE-4", "seller.address.postcode", "the seller has a postcode (BT-38)", not seller.address.postcode

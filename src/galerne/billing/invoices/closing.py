@@ -6,7 +6,7 @@ right edges of the trees of as many customers as one walk over the month's reque
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
 from sqlalchemy import func, select
@@ -15,11 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from galerne.billing.contracts import renew_due
 from galerne.billing.invoices.drafting import MonthDraft, collect_month
 from galerne.billing.invoices.finalising import Checker, check_invoice, finalise_invoice
-from galerne.billing.invoices.frozen import thaw
-from galerne.billing.invoices.invoice import Invoice, InvoiceLine
+from galerne.billing.invoices.frozen import Making, assembled, thaw
+from galerne.billing.invoices.german import missing_for_germany
+from galerne.billing.invoices.invoice import BillingProfile, Invoice, InvoiceLine
 from galerne.billing.invoices.lines import span_of
 from galerne.billing.invoices.month_requests import MonthKnown, month_requests
-from galerne.billing.invoices.parties import find_profile
+from galerne.billing.invoices.parties import find_issuer, find_profile
 from galerne.billing.invoices.postings import net_nanos, recognition
 from galerne.billing.invoices.records import (
     NewDraft,
@@ -38,7 +39,7 @@ from galerne.billing.subscriptions import advance_due
 from galerne.governance import Actor
 from galerne.identity import list_organisations
 from galerne.journal import Entry, append
-from galerne.kernel import Clock, Conflict, Database, GalerneError, Ids
+from galerne.kernel import Clock, Conflict, Database, GalerneError, Ids, Unprocessable
 from galerne.ledger import post_entry
 
 _UNPOSTED = ("draft", "empty", "void")
@@ -125,7 +126,10 @@ async def close_billing(database: Database, actor: Actor, order: CloseOrder, par
 
 
 async def preview_close(database: Database, order: CloseOrder) -> AsyncGenerator[MonthDraft]:
-    """The drafts that closing now would make of what is rated so far, customer by customer; nothing is written."""
+    """The drafts that closing now would make of what is rated so far, customer by customer; nothing is written.
+
+    Each says what has to be set before it can become final.
+    """
     until = span_of(order.period).end if order.until is None else order.until
     async with database.reading() as session:
         customers = sorted([each.id for each in await list_organisations(session)])
@@ -134,7 +138,7 @@ async def preview_close(database: Database, order: CloseOrder) -> AsyncGenerator
             profile = await find_profile(session, organisation_id)
             language = "en" if profile is None else profile.language
             for draft in await collect_month(session, organisation_id, order.period, until, language):
-                yield draft
+                yield replace(draft, missing=await _missing(session, draft, profile))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,31 @@ class _Begun:
     period: str
     until: datetime
     issued_on: date
+
+
+async def _missing(session: AsyncSession, draft: MonthDraft, profile: BillingProfile | None) -> tuple[str, ...]:
+    if profile is None:
+        return ("set a billing profile: nobody has said to whom the invoice goes",)
+    issuer = await find_issuer(session, profile.issuer_id)
+    making = Making(
+        invoice_id="",
+        organisation_id=draft.organisation_id,
+        kind="invoice",
+        period=draft.period,
+        currency=draft.currency,
+        number="1",
+        issued_on=span_of(draft.period).end.date(),
+        issuer=issuer,
+        profile=profile,
+        usage_root=draft.usage_root,
+        usage_size=draft.usage_size,
+        payment_days=issuer.payment_days,
+    )
+    try:
+        frozen = assembled(making, list(draft.lines))
+    except Unprocessable as error:
+        return (error.message,)
+    return missing_for_germany(frozen) if frozen.document.totals.gross_minor > 0 else ()
 
 
 async def _begun(database: Database, order: CloseOrder, clock: Clock) -> _Begun:

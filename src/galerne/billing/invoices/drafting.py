@@ -42,7 +42,10 @@ _PAGE = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonthDraft:
-    """What an organisation's month comes to in one currency, not written yet."""
+    """What an organisation's month comes to in one currency, not written yet.
+
+    `missing` is what a preview says has to be set before it can become final.
+    """
 
     organisation_id: str
     period: str
@@ -51,6 +54,7 @@ class MonthDraft:
     charges: Mapping[str, int]
     usage_root: bytes
     usage_size: int
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from galerne.billing.documents.cii import to_cii
 from galerne.billing.documents.document import Preceding
 from galerne.billing.documents.validation import Finding
 from galerne.billing.invoices.frozen import FrozenDocument, Making, assembled, due_on, sha256_of, thaw
+from galerne.billing.invoices.german import missing_for_germany
 from galerne.billing.invoices.invoice import Invoice, InvoiceLine
 from galerne.billing.invoices.lifecycle import Happening, course_of
 from galerne.billing.invoices.lines import span_of
@@ -35,6 +36,7 @@ Checker = Callable[[bytes], Sequence[Finding]]
 # One, and not of those that all share: a check takes a second, half a minute if it hangs, and a process of 240 MB.
 _CHECKING = ThreadPoolExecutor(1, "invoice-check")
 _MOST_RULES = 5
+_NO_XRECHNUNG = "It goes to a German authority, as an XRechnung, and that asks for more: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,9 @@ async def check_invoice(
 ) -> Checked:
     """The document that a draft will become, once nothing is wrong with it; reads only.
 
-    Other requests are answered meanwhile; only one document is checked at a time. Raises `Unprocessable` (code
-    `invalid_document`) naming the rules that it breaks, or why no VAT can be decided.
+    Other requests are answered meanwhile; only one document is checked at a time. Raises `Unprocessable`: with the code
+    `xrechnung_incomplete` naming each setting that Germany asks for on top, with `invalid_document` naming the rules
+    that it breaks, or saying why no VAT can be decided.
     """
     row = await row_of(session, actor, invoice_id)
     lines = await invoice_lines(session, invoice_id)
@@ -63,7 +66,10 @@ async def check_invoice(
     )
     frozen = assembled(replace(making, number=f"{series}-{(last or 0) + 1:06d}"), lines)
     if frozen.document.totals.gross_minor > 0:
-        found = await asyncio.get_running_loop().run_in_executor(_CHECKING, check, to_cii(frozen.document))
+        if missing := missing_for_germany(frozen):
+            raise Unprocessable(_NO_XRECHNUNG + "; ".join(missing) + ".", code="xrechnung_incomplete")
+        xml = to_cii(frozen.document, frozen.flavour)
+        found = await asyncio.get_running_loop().run_in_executor(_CHECKING, check, xml)
         broken = [finding for finding in found if finding.is_fatal]
         if broken:
             said = "; ".join(f"{each.rule}: {each.text}" for each in broken[:_MOST_RULES])

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from galerne.billing.documents.amounts import from_minor, to_minor
+from galerne.billing.documents.cii import Flavour
 from galerne.billing.documents.creditor_reference import creditor_reference
 from galerne.billing.documents.document import (
     Document,
@@ -27,6 +28,7 @@ from galerne.billing.documents.document import (
     compute,
 )
 from galerne.billing.documents.vat import BuyerVat, Language, SellerVat, decide_vat
+from galerne.billing.documents.xrechnung import flavour_of
 from galerne.billing.invoices.invoice import BillingProfile, InvoiceLine, Issuer
 from galerne.billing.invoices.lines import line_minor, span_of
 from galerne.billing.invoices.wording import words
@@ -39,7 +41,10 @@ _encoder = msgspec.json.Encoder(order="sorted", decimal_format="string")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrozenDocument:
-    """What is kept of a final invoice: the document, and the root over the rated usage that it bills."""
+    """What is kept of a final invoice: the document, how its XML is written, and the root over the rated usage.
+
+    What was kept before there was a flavour is `factur-x`, as it was issued.
+    """
 
     invoice_id: str
     organisation_id: str
@@ -48,6 +53,7 @@ class FrozenDocument:
     document: Document
     usage_root: str
     usage_size: int
+    flavour: Flavour = "factur-x"
     version: int = _VERSION
 
     def text(self) -> str:
@@ -123,6 +129,7 @@ def assembled(making: Making, lines: list[InvoiceLine]) -> FrozenDocument:
         document=document,
         usage_root=making.usage_root.hex(),
         usage_size=making.usage_size,
+        flavour=flavour_of(document),
     )
 
 

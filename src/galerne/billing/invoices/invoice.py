@@ -34,8 +34,8 @@ is what a contract adds to it; `carried` is what an earlier month left to give b
 class Issuer:
     """A legal entity that invoices: its party, its VAT regime, its bank, and how it numbers.
 
-    `prefix` begins its numbers: `FR-2026-000001`, credit notes `FR-C-2026-000001`. `flavour` XRechnung asks for a
-    contact and an electronic address.
+    `prefix` begins its numbers: `FR-2026-000001`, credit notes `FR-C-2026-000001`. An XRechnung asks for a contact
+    and an electronic address.
     """
 
     id: str

@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.documents.xrechnung import is_leitweg_id
+from galerne.billing.documents.xrechnung import LEITWEG_SCHEME, is_leitweg_id
 from galerne.billing.invoices.invoice import BillingProfile, Issuer
 from galerne.billing.invoices.numbering import series_prefix
 from galerne.billing.invoices.tables import BillingProfileRow, IssuerRow
@@ -16,7 +16,6 @@ from galerne.journal import Entry, append
 from galerne.kernel import BadRequest, Clock, NotFound
 
 _MOST_DAYS = 365
-_LEITWEG = "0204"
 
 
 async def set_issuer(session: AsyncSession, actor: Actor, issuer: Issuer, clock: Clock) -> Issuer:
@@ -124,7 +123,7 @@ def _check_texts(settings: Any, names: tuple[str, ...]) -> None:
 def _check_leitweg(profile: BillingProfile) -> None:
     # Who is reached under a Leitweg-ID (EAS 0204) is a German authority, and wants one as its reference too.
     reached = profile.electronic_address
-    if reached is None or reached.scheme != _LEITWEG:
+    if reached is None or reached.scheme != LEITWEG_SCHEME:
         return
     for value, param in ((reached.value, "electronic_address"), (profile.buyer_reference, "buyer_reference")):
         if value and not is_leitweg_id(value):

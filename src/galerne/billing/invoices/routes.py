@@ -59,9 +59,9 @@ async def invoice_pdf(invoice_id: Text, actor: BillingReader, session: Reading) 
 
 @router.get("/v1/invoices/{invoice_id}.xml", response_class=Response)
 async def invoice_xml(invoice_id: Text, actor: BillingReader, session: Reading) -> Response:
-    """The invoice as EN 16931 XML (CII)."""
+    """The invoice as EN 16931 XML (CII); an XRechnung where it goes to a German authority."""
     frozen = await records.frozen_document(session, actor, invoice_id)
-    return Response(to_cii(frozen.document), media_type="application/xml")
+    return Response(to_cii(frozen.document, frozen.flavour), media_type="application/xml")
 
 
 @router.get("/v1/invoices/{invoice_id}")
@@ -77,7 +77,7 @@ async def read_invoice(invoice_id: Text, actor: BillingReader, session: Reading)
 async def finalise(
     invoice_id: Text, actor: Operator, reading: Reading, session: Transaction, clock: RequestClock
 ) -> InvoiceOut:
-    """Check a draft by EN 16931's rules and make it final."""
+    """Check a draft by EN 16931's rules, and Germany's where they apply, and make it final."""
     invoice = await records.find_invoice(reading, actor, invoice_id)
     if invoice.state == "draft":
         checked = await check_invoice(reading, actor, invoice_id, clock.now().date(), check_once)

@@ -297,6 +297,7 @@ def draft_fields(draft: MonthDraft) -> dict[str, object]:
         "currency": draft.currency,
         "exact": amount_text(sum(line.exact_nano for line in draft.lines)),
         "usage_size": draft.usage_size,
+        "missing": list(draft.missing),
         "lines": [line_fields(line, draft.currency) for line in draft.lines],
     }
 

@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure this project here.", parents=[keep])
     names = parser.add_subparsers(dest="name", metavar="name", help="which one; engine, server, gateway when left out")
     of = {name: names.add_parser(name, help=what, parents=[keep]) for name, what in BENCHMARKS.items()}
-    for each in (of["gateway"], of["soak"]):
+    for each in (of["gateway"], of["callers"], of["soak"]):
         each.add_argument("--postgresql", action="store_true", help="on PostgreSQL instead of SQLite")
     of["gateway"].add_argument("--peers", dest="with_peers", action="store_true", help="Portkey and LiteLLM beside it")
     of["gateway"].add_argument("--quick", action="store_true", help="whether it works; the figures mean little")

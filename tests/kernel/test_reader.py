@@ -1,16 +1,23 @@
 """Small reads: one state of the database whatever is written meanwhile, nothing written, and 503 where it is away."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from sqlalchemy import make_url, text
 
 from galerne.kernel import Database, Query, Reader, Script, Unavailable, open_reader, utc_time
+from galerne.kernel.logs import captured_logs
 from tests.gateway.outages import away
 
+LEFT_OPEN = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"""
 PLANS = "SELECT id, weight FROM plans WHERE id IN :names ORDER BY id"
 
 
@@ -115,3 +122,44 @@ async def test_a_file_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     reader = open_reader(make_url(f"sqlite:///{tmp_path}/nowhere/galerne.db"))
     with pytest.raises(Unavailable):
         await reader.run(weights("free"))
+
+
+async def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    reader = open_reader(make_url(f"sqlite:///{tmp_path}/galerne.db"))
+    with captured_logs() as logs, pytest.raises(Unavailable):
+        await reader.run(weights("free"))
+    assert not (tmp_path / "galerne.db").exists()
+    assert [(each["event"], each["code"]) for each in logs] == [("database failed", "SQLITE_CANTOPEN")]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_file_that_another_process_has_for_itself_stops_the_event_loop_for_a_moment(
+    database: Database, reader: Reader
+) -> None:
+    await database.close()
+    with closing(sqlite3.connect(str(database.url.database), isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("UPDATE plans SET weight = 9")
+        begun_s = monotonic()
+        with pytest.raises(Unavailable):
+            await reader.run(weights("free"))
+        assert monotonic() - begun_s < 1.0
+    assert await reader.run(weights("free")) == {"free": 9}
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_reads_that_are_given_up_leave_neither_transactions_nor_fewer_connections(
+    database: Database, reader: Reader
+) -> None:
+    def slow() -> Script[None]:
+        yield Query("SELECT pg_sleep(5)", {})
+
+    for _ in range(3):
+        reading = [asyncio.create_task(reader.run(slow())) for _ in range(6)]
+        await asyncio.sleep(0.05)
+        for task in reading:
+            task.cancel()
+        await asyncio.wait(reading)
+    assert len(await asyncio.gather(*(reader.run(weights("free")) for _ in range(8)))) == 8
+    async with database.reading() as session:
+        assert await session.scalar(text(LEFT_OPEN)) == 0

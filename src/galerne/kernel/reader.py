@@ -14,6 +14,7 @@ from sqlalchemy import URL
 
 from galerne.kernel.database import READ_ONLY
 from galerne.kernel.errors import Unavailable
+from galerne.kernel.logs import get_logger
 from galerne.kernel.script import Script, run_on_sqlite
 from galerne.kernel.writer import run_on_postgresql
 
@@ -25,7 +26,7 @@ _CONNECTIONS = 4
 _CONNECT_TIMEOUT_S = 5
 _COMMAND_TIMEOUT_S = 5
 _AWAY = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError)
-_LOCK_MS = 100  # a reader waits for nobody in WAL mode, but while another process recovers the file
+_LOCK_S = 0.1  # a reader waits for nobody in WAL mode, but while another process recovers the file
 
 
 class Reader(Protocol):
@@ -59,9 +60,11 @@ class _SqliteReader:
             try:
                 return run_on_sqlite(connection, script)
             finally:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
         except sqlite3.Error as error:
-            raise _away() from error
+            await self.close()  # whatever became of it, the next one begins anew
+            raise _away(error) from error
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -69,11 +72,11 @@ class _SqliteReader:
             self._connection = None
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None)
-        for pragma in (*READ_ONLY, f"busy_timeout={_LOCK_MS}"):
-            connection.execute(f"PRAGMA {pragma}")
-        self._connection = connection
-        return connection
+        address = f"{self._path.absolute().as_uri()}?mode=rw"  # which makes no file
+        self._connection = sqlite3.connect(address, uri=True, timeout=_LOCK_S, isolation_level=None)
+        for pragma in READ_ONLY:
+            self._connection.execute(f"PRAGMA {pragma}")
+        return self._connection
 
 
 class _PostgresqlReader:
@@ -90,7 +93,7 @@ class _PostgresqlReader:
             ):
                 return await run_on_postgresql(connection, script)
         except _AWAY as error:
-            raise _away() from error
+            raise _away(error) from error
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -115,5 +118,8 @@ async def _left_as_it_is(_connection: Any) -> None:
     pass
 
 
-def _away() -> Unavailable:
+def _away(error: Exception) -> Unavailable:
+    # Callers are told to wait; only the log says whether that will help. What the database says may hold values.
+    code = getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None)
+    get_logger("reader").error("database failed", kind=type(error).__name__, code=code)
     return Unavailable("The database cannot be read at the moment.", code="database_unavailable", retry_after_s=1)

@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from galerne.billing import rate_batch
-from galerne.billing.invoices import TopUp, check_invoice, draft_top_up, finalise_invoice
+from galerne.billing.invoices import TopUp, check_document, document_of_draft, draft_top_up, finalise_invoice
 from galerne.governance import SYSTEM
 from galerne.kernel import InvariantViolated, invariant
 from tests.billing.invoices.customers import CLOSING, OCTOBER, House, fine
@@ -22,7 +22,8 @@ async def test_those_who_finalise_at_once_get_numbers_without_a_gap_though_some_
 
     async def finalise(invoice_id: str, fails: bool) -> None:
         async with house.database.reading() as session:
-            checked = await check_invoice(session, SYSTEM, invoice_id, CLOSING.date(), fine)
+            frozen = await document_of_draft(session, SYSTEM, invoice_id, CLOSING.date())
+        checked = await check_document(frozen, fine)
         async with house.database.transaction() as session:
             await finalise_invoice(session, SYSTEM, invoice_id, checked, house.clock)
             invariant(not fails, "something went wrong after the number was taken")

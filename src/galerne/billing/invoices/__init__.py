@@ -18,7 +18,7 @@ from galerne.billing.invoices.correcting import (
     void_invoice,
 )
 from galerne.billing.invoices.drafting import MonthDraft, collect_month
-from galerne.billing.invoices.finalising import Checked, Checker, check_invoice, finalise_invoice
+from galerne.billing.invoices.finalising import Checked, Checker, check_document, document_of_draft, finalise_invoice
 from galerne.billing.invoices.frozen import FrozenDocument, sha256_of, thaw
 from galerne.billing.invoices.invoice import BillingProfile, Invoice, InvoiceLine, Issuer, LineKind, Purpose
 from galerne.billing.invoices.lifecycle import Course, Happening, HappeningKind, InvoiceState, after, course_of
@@ -80,11 +80,12 @@ __all__ = [
     "TopUp",
     "UsageLeaf",
     "after",
-    "check_invoice",
+    "check_document",
     "close_billing",
     "collect_month",
     "course_of",
     "detail_fields",
+    "document_of_draft",
     "draft_credit_note",
     "draft_fields",
     "draft_top_up",

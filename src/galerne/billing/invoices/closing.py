@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.billing.contracts import renew_due
 from galerne.billing.invoices.drafting import MonthDraft, collect_month
-from galerne.billing.invoices.finalising import Checker, check_invoice, finalise_invoice
+from galerne.billing.invoices.finalising import Checker, check_document, document_of_draft, finalise_invoice
 from galerne.billing.invoices.frozen import Making, assembled, thaw
 from galerne.billing.invoices.german import missing_for_germany
 from galerne.billing.invoices.invoice import BillingProfile, Invoice, InvoiceLine
@@ -298,7 +298,8 @@ async def _finalise(database: Database, actor: Actor, what: tuple[Invoice, date]
     if invoice.state != "draft":
         return invoice
     async with database.reading() as session:
-        checked = await check_invoice(session, actor, invoice.id, issued_on, parts.check)
+        frozen = await document_of_draft(session, actor, invoice.id, issued_on)
+    checked = await check_document(frozen, parts.check)
     async with database.transaction() as session:
         return await finalise_invoice(session, actor, invoice.id, checked, parts.clock)
 

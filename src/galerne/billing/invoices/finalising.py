@@ -46,14 +46,10 @@ class Checked:
     frozen: FrozenDocument
 
 
-async def check_invoice(
-    session: AsyncSession, actor: Actor, invoice_id: str, issued_on: date, check: Checker
-) -> Checked:
-    """The document that a draft will become, once nothing is wrong with it; reads only.
+async def document_of_draft(session: AsyncSession, actor: Actor, invoice_id: str, issued_on: date) -> FrozenDocument:
+    """What a draft will become if it is issued that day, with a stand-in for its number; reads only.
 
-    Other requests are answered meanwhile; only one document is checked at a time. Raises `Unprocessable`: with the code
-    `xrechnung_incomplete` naming each setting that Germany asks for on top, with `invalid_document` naming the rules
-    that it breaks, or saying why no VAT can be decided.
+    Raises `Unprocessable` (code `invalid_document`) that says why no VAT can be decided.
     """
     row = await row_of(session, actor, invoice_id)
     lines = await invoice_lines(session, invoice_id)
@@ -64,7 +60,15 @@ async def check_invoice(
             InvoiceSeriesRow.issuer_id == making.issuer.id, InvoiceSeriesRow.series == series
         )
     )
-    frozen = assembled(replace(making, number=f"{series}-{(last or 0) + 1:06d}"), lines)
+    return assembled(replace(making, number=f"{series}-{(last or 0) + 1:06d}"), lines)
+
+
+async def check_document(frozen: FrozenDocument, check: Checker) -> Checked:
+    """The document, once nothing is wrong with it; hold no session meanwhile, for that takes seconds.
+
+    Only one is checked at a time. Raises `Unprocessable`: with the code `xrechnung_incomplete` naming each setting that
+    Germany asks for on top, with `invalid_document` naming the rules that it breaks.
+    """
     if frozen.document.totals.gross_minor > 0:
         if missing := missing_for_germany(frozen):
             raise Unprocessable(_NO_XRECHNUNG + "; ".join(missing) + ".", code="xrechnung_incomplete")

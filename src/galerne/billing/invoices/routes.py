@@ -1,15 +1,15 @@
 """HTTP for invoices: an organisation reads its own, as data, PDF and XML; the operator makes and corrects them."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, cast
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from galerne.billing.documents.cii import to_cii
 from galerne.billing.documents.pdf import to_pdf
 from galerne.billing.documents.validation import check_once
 from galerne.billing.invoices import correcting, parties, records
-from galerne.billing.invoices.finalising import check_invoice, finalise_invoice
+from galerne.billing.invoices.closing import finalise_checked
 from galerne.billing.invoices.schemas import (
     AddresseeIn,
     CreditNoteIn,
@@ -31,6 +31,7 @@ from galerne.billing.invoices.schemas import (
 from galerne.billing.prices.decimals import nano_of
 from galerne.governance import Actor, Permission
 from galerne.governance.access import requires
+from galerne.kernel import Database
 from galerne.kernel.web import Reading, RequestClock, RequestIds, Text, Transaction
 
 router = APIRouter(tags=["Invoices"])
@@ -74,15 +75,11 @@ async def read_invoice(invoice_id: Text, actor: BillingReader, session: Reading)
 
 
 @router.post("/v1/admin/invoices/{invoice_id}/finalise")
-async def finalise(
-    invoice_id: Text, actor: Operator, reading: Reading, session: Transaction, clock: RequestClock
-) -> InvoiceOut:
+async def finalise(invoice_id: Text, actor: Operator, request: Request, clock: RequestClock) -> InvoiceOut:
     """Check a draft by EN 16931's rules, and Germany's where they apply, and make it final."""
-    invoice = await records.find_invoice(reading, actor, invoice_id)
-    if invoice.state == "draft":
-        checked = await check_invoice(reading, actor, invoice_id, clock.now().date(), check_once)
-        invoice = await finalise_invoice(session, actor, invoice_id, checked, clock)
-    return InvoiceOut.model_validate(invoice_fields(invoice))
+    database = cast(Database, request.app.state.database)
+    final = await finalise_checked(database, actor, invoice_id, check_once, clock)
+    return InvoiceOut.model_validate(invoice_fields(final))
 
 
 @router.post("/v1/admin/invoices/{invoice_id}/sent")

@@ -42,10 +42,12 @@ async def test_an_added_model_is_found_as_it_was_registered(database: Database) 
     ]
 
 
-async def test_a_model_is_found_by_its_alias_too(database: Database) -> None:
+@pytest.mark.parametrize("alias", ["brise-latest", "brise-\u00e9t\u00e9", 'a "b" \\c', "%", "'"])
+async def test_a_model_is_found_by_its_alias_too(database: Database, alias: str) -> None:
+    named = replace(EMBEDDED, aliases=("other", alias))
     async with database.transaction() as session:
-        await publish_embedded(session, [EMBEDDED], CLOCK)
-        assert await find_model(session, "brise-latest") == EMBEDDED
+        await publish_embedded(session, [named], CLOCK)
+        assert await find_model(session, alias) == named
 
 
 async def test_a_models_own_name_goes_before_an_alias_of_another(database: Database) -> None:

@@ -63,7 +63,7 @@ class RateRow(Table):
             "effective_from",
             unique=True,
         ),
-        Index("ix_rates_model_id", "model_id"),
+        Index(None, "model_id", "list_id"),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -89,6 +89,7 @@ class ModifierRow(Table):
     __table_args__ = (
         CheckConstraint("ppm >= 0 AND ppm <= 10000000", name="ppm_in_bounds"),
         CheckConstraint("kind IN ('tier', 'batch', 'cached', 'zone')", name="kind_known"),
+        Index(None, "list_id"),
     )
 
     version: Mapped[int] = mapped_column(ForeignKey("price_versions.number"), primary_key=True)

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from galerne.billing import (
     Customer,
     Match,
+    NewModifier,
     NewRate,
     PriceChange,
     Quote,
     QuoteAsk,
     assign_price_list,
+    book_script,
     change_prices,
     create_price_list,
     quote,
@@ -177,3 +179,26 @@ def test_a_quote_is_what_counts_in_that_moment(database_url: str) -> None:
         agrees()
         runner.run(reader.close())
         runner.run(database.close())
+
+
+async def test_prices_of_other_customers_are_not_even_read(database: Database) -> None:
+    clock = ManualClock(NOW)
+    async with database.transaction() as session:
+        await publish_embedded(session, [model("m", engine="llamacpp")], clock)
+        await change_prices(session, SYSTEM, change("m", 10**9), IDS, clock)
+        asking: list[str] = []
+        for number in range(5):
+            made, _ = await create_organisation(session, NewOrganisation(name="asks"), IDS, clock)
+            asking.append(made.id)
+            name = f"own-{number}"
+            await create_price_list(session, SYSTEM, name, name, clock)
+            await assign_price_list(session, SYSTEM, ("organisation", made.id), name, clock)
+            modifiers = (NewModifier(kind="cached", ppm=number),)
+            await change_prices(session, SYSTEM, replace(change("m", number, name), modifiers=modifiers), IDS, clock)
+        whole = await read_book(session)
+        own = await run_in_session(session, book_script(model_id="m", subjects=(asking[-1], "free")))
+        nobodys = await run_in_session(session, book_script(model_id="m", subjects=("", "")))
+    assert {each.list_id for each in whole.rates} > {"own-0", "own-4"}
+    assert {each.list_id for each in own.rates} == {"default", "own-4"}
+    assert {each.list_id for each in own.modifiers} == {"own-4"}
+    assert {each.list_id for each in nobodys.rates} == {"default"}

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from galerne.billing.prices.book import Assignment, Match, Modifier, PriceBook, Rate
+from galerne.billing.prices.book import DEFAULT_LIST, Assignment, Match, Modifier, PriceBook, Rate
 from galerne.billing.prices.volume_tiers import Step
 from galerne.billing.tables import PriceVersionRow
 from galerne.kernel import Query, Script, json_list, run_in_session, utc_time
@@ -18,7 +18,8 @@ FROM rates"""
 _MODIFIERS = "SELECT list_id, version, effective_from, kind, value, ppm FROM price_modifiers"
 _ASSIGNMENTS = "SELECT id, scope, subject, list_id, effective_from FROM price_assignments"
 _OF_MODEL = "model_id IN :models"
-_OF_SUBJECT = "subject IN :subjects"
+_OF_LISTS = "list_id IN :lists"
+_OF_SUBJECTS = "subject IN :subjects"
 _UP_TO = "version <= :version"
 _ANY = ""
 _ANY_BATCH = -1
@@ -29,14 +30,17 @@ def book_script(
 ) -> Script[PriceBook]:
     """The price book, what begins later included; as it was at `version`, or as it is.
 
-    With `model_id` only rates that can price that model, with `subjects` (an organisation, a plan) only their lists.
+    With `model_id` only rates that can price that model; with `subjects` (an organisation, a plan) only what is in
+    their lists and in the default one: few rows, however many customers have prices of their own.
     """
-    values = {"models": [model_id, _ANY], "version": version, "subjects": list(subjects)}
-    known = "" if version is None else _UP_TO
-    rates = yield _where(_RATES, values, "" if model_id is None else _OF_MODEL, known)
-    modifiers = yield _where(_MODIFIERS, values, known)
-    assignments = yield _where(_ASSIGNMENTS, values, _OF_SUBJECT if subjects else "")
-    return PriceBook(list(map(_rate, rates)), list(map(_modifier, modifiers)), list(map(_assignment, assignments)))
+    values: dict[str, Any] = {"models": [model_id, _ANY], "version": version, "subjects": list(subjects)}
+    assignments = yield _where(_ASSIGNMENTS, values, _OF_SUBJECTS if subjects else "")
+    assigned = list(map(_assignment, assignments))
+    values["lists"] = [DEFAULT_LIST, *{each.list_id for each in assigned if each.list_id is not None}]
+    conditions = ("" if version is None else _UP_TO, _OF_LISTS if subjects else "")
+    rates = yield _where(_RATES, values, "" if model_id is None else _OF_MODEL, *conditions)
+    modifiers = yield _where(_MODIFIERS, values, *conditions)
+    return PriceBook(list(map(_rate, rates)), list(map(_modifier, modifiers)), assigned)
 
 
 async def read_book(

@@ -20,6 +20,7 @@ from galerne.apps.refusals import install_refusals
 from galerne.apps.routes import journal as journal_routes
 from galerne.apps.routes import limits as limit_routes
 from galerne.apps.routes import proofs as proof_routes
+from galerne.apps.routes import replicas as replica_routes
 from galerne.billing import routes as billing_routes
 from galerne.billing.budgets import budgets_router
 from galerne.billing.contracts import contracts_router
@@ -58,6 +59,7 @@ ROUTERS = (
     journal_routes.router,
     proof_routes.router,
     limit_routes.router,
+    replica_routes.router,
 )
 """Every domain's routes."""
 

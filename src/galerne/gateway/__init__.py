@@ -5,7 +5,7 @@ from galerne.gateway.asgi import INFERENCE_PATHS, Gateway
 from galerne.gateway.caller import GONE, STALL_S, Caller, Gone, HungUp, Scope
 from galerne.gateway.cards import model_card
 from galerne.gateway.dialect import Dialect, choose_dialect, split_mount
-from galerne.gateway.health import HealthBook
+from galerne.gateway.health import Failure, HealthBook, HealthState, ReplicaHealth
 from galerne.gateway.keys import KeyCache, key_reader, presented_key
 from galerne.gateway.openapi import PERMISSION, openapi_schema
 from galerne.gateway.probes import Probes, replica_reader
@@ -20,13 +20,16 @@ __all__ = [
     "STALL_S",
     "Caller",
     "Dialect",
+    "Failure",
     "Gateway",
     "Gone",
     "HealthBook",
+    "HealthState",
     "HungUp",
     "KeyCache",
     "Probes",
     "Replica",
+    "ReplicaHealth",
     "Replicas",
     "Scope",
     "choose_dialect",

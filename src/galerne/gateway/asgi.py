@@ -75,7 +75,8 @@ class MethodNotAllowed(GalerneError):
 class Gateway:
     """Answers the inference paths of both dialects. `start()` before the first request, `stop()` after the last.
 
-    `reader` is for small reads of whoever else is in this process: who calls, what a quote needs.
+    `reader` is for small reads of whoever else is in this process: who calls, what a quote needs; `replicas` are where
+    models run, and how this process sees them doing.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Gateway:
         self._ids = ids
         self._settings = settings
         self._metrics = GatewayMetrics(registry)
+        self.replicas = replicas
         self._dispatcher = Dispatcher(replicas, settings, clock, self._metrics)
         self._holder = ids.new()
         self._writer = open_writer(database.url)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from galerne.apps.commands.opened import in_transaction, print_table
 from galerne.apps.commands.options import AsJson, DataFolder
+from galerne.apps.commands.replicas import health
 from galerne.governance import SYSTEM
 from galerne.kernel import BadRequest, Settings, SystemClock
 from galerne.models import (
@@ -29,8 +30,13 @@ from galerne.models import (
 )
 
 app = typer.Typer(
-    help="List, show, add, remove and verify models.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    help="List, show, add, remove and verify models, see how they do.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
+
+app.command()(health)
 
 
 @app.command("list")

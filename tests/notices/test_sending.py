@@ -238,7 +238,9 @@ async def test_over_http_an_administrator_sets_them_and_a_reader_sees_them(told:
     added = await server.client.post(path, json={"url": "https://example.com/hook"})
     assert (added.status_code, added.json()["secret"][:6]) == (201, "whsec_")
     listed = (await server.get(path))["data"]
-    assert [("secret" in each, each["topics"]) for each in listed] == [(False, ["budget.reached"])] * 2
+    assert [("secret" in each, each["topics"]) for each in listed] == [
+        (False, ["budget.reached", "payment.failed"])
+    ] * 2
     assert (await server.client.delete(f"{path}/{added.json()['id']}")).status_code == 200
     await told.house.use(told.customer, (1300, 0, 0))
     told.house.clock.current += timedelta(minutes=10)

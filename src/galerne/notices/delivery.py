@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-TOPICS = ("budget.reached",)
+TOPICS = ("budget.reached", "payment.failed")
 """What webhooks tell of."""
 DeliveryState = Literal["waiting", "delivered", "dead"]
 

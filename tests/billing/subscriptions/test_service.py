@@ -25,10 +25,13 @@ from galerne.billing.subscriptions import (
     publish_plan,
     subscribe,
 )
+from galerne.billing.subscriptions.schemas import subscription_fields
 from galerne.governance import ROLE_PERMISSIONS, Actor, Role
 from galerne.identity import find_organisation
 from galerne.kernel import BadRequest, Conflict, Database, Forbidden, NotFound, run_in_session
+from galerne.kernel.outbox import News, take_news, waiting_news
 from galerne.metering import NewLimit, rules_script, set_operator_limit
+from galerne.notices import TOPICS
 from tests.identity.tenants import NOW, Tenants, two_tenants
 
 DAY = timedelta(days=1)
@@ -165,6 +168,40 @@ async def test_an_unpaid_subscription_falls_back_to_free_and_a_payment_event_cou
     async with tenants.database.transaction() as session:
         ended = await payment_received(session, made.id, "invoice", tenants.ids, tenants.clock)
     assert (ended.status, await plan_of(tenants)) == ("ended", "free")
+
+
+async def test_each_failed_attempt_is_told_once_with_when_to_try_again(tenants: Tenants) -> None:
+    made = await begin(tenants)
+    told = list[News | None]()
+    for attempt in ("1", "1", "2", "3", "4", "5"):
+        async with tenants.database.transaction() as session:
+            await payment_failed(session, made.id, "invoice", attempt, tenants.ids, tenants.clock)
+            told += [await take_news(session, each) for each in await waiting_news(session)]
+    since = tenants.clock.current.replace(microsecond=0)
+    bodies = [each.body for each in told if each is not None and each.whose == made.organisation_id]
+    assert [(each["invoice_id"], each["attempts"]) for each in bodies] == [("invoice", count) for count in range(1, 6)]
+    assert [each["retry_at"] for each in bodies] == [
+        *((since + days * DAY).isoformat() for days in (1, 3, 5, 7)),
+        None,
+    ]
+    assert {(each["since"], each["gives_up_at"]) for each in bodies} == {
+        (since.isoformat(), (since + 14 * DAY).isoformat())
+    }
+    assert {each.topic for each in told if each is not None} == {"payment.failed"} <= set(TOPICS)
+    async with tenants.database.reading() as session:
+        shown = subscription_fields(await find_subscription(session, made.organisation_id))
+    assert shown["unpaid"] == [{"invoice_id": "invoice", "since": since, "attempts": 5, "retry_at": None}]
+
+
+async def test_an_attempt_that_is_not_committed_is_not_told(tenants: Tenants) -> None:
+    made = await begin(tenants)
+    with pytest.raises(ZeroDivisionError):
+        async with tenants.database.transaction() as session:
+            await payment_failed(session, made.id, "invoice", "1", tenants.ids, tenants.clock)
+            raise ZeroDivisionError
+    async with tenants.database.reading() as session:
+        assert await waiting_news(session) == []
+        assert (await find_subscription(session, made.organisation_id)).status == "active"
 
 
 async def test_a_late_payment_for_an_ended_subscription_leaves_the_next_one_alone(tenants: Tenants) -> None:

@@ -124,7 +124,7 @@ class Subscription:
         return min(each.since for each in self.unpaid) + timedelta(days=DUNNING.grace_days)
 
     def retry_at(self, invoice_id: str) -> datetime | None:
-        """When an unpaid invoice is to be tried again; None when it is not to be."""
+        """When whoever collects is to try an unpaid invoice again; None when not any more."""
         found = next((each for each in self.unpaid if each.invoice_id == invoice_id), None)
         if found is None or found.attempts > len(DUNNING.retry_days) or self.ended_at is not None:
             return None

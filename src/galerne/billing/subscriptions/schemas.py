@@ -148,6 +148,15 @@ class ItemOut(BaseModel):
     seats: int
 
 
+class UnpaidOut(BaseModel):
+    """An invoice that could not be collected; `retry_at` is when it is to be tried again, null when not any more."""
+
+    invoice_id: str
+    since: datetime
+    attempts: int
+    retry_at: datetime | None
+
+
 class SubscriptionOut(BaseModel):
     """A subscription; `pending` is what begins with the next period."""
 
@@ -163,6 +172,7 @@ class SubscriptionOut(BaseModel):
     trialing: bool
     cancel_at_period_end: bool
     unpaid_invoices: list[str]
+    unpaid: list[UnpaidOut]
     gives_up_at: datetime | None
     ended_at: datetime | None
 
@@ -225,6 +235,15 @@ def subscription_fields(state: Subscription) -> dict[str, object]:
         "trialing": state.trialing,
         "cancel_at_period_end": state.canceling,
         "unpaid_invoices": [each.invoice_id for each in state.unpaid],
+        "unpaid": [
+            {
+                "invoice_id": each.invoice_id,
+                "since": each.since,
+                "attempts": each.attempts,
+                "retry_at": state.retry_at(each.invoice_id),
+            }
+            for each in state.unpaid
+        ],
         "gives_up_at": state.gives_up_at,
         "ended_at": state.ended_at,
     }

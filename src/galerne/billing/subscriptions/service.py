@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from galerne.billing.charges import Charge
 from galerne.billing.subscriptions import commands, entitled
 from galerne.billing.subscriptions.catalogue import plan_version
+from galerne.billing.subscriptions.events import failed_news
 from galerne.billing.subscriptions.lifecycle import (
     Event,
     Subscription,
@@ -32,6 +33,7 @@ from galerne.billing.subscriptions.wishes import Ask, Order, Wish, check_offered
 from galerne.governance import SYSTEM, Actor, Permission, require
 from galerne.journal import Entry, append
 from galerne.kernel import Clock, Conflict, Forbidden, Ids, NotFound
+from galerne.kernel.outbox import publish
 
 _MOST_AT_ONCE = 200
 
@@ -88,7 +90,8 @@ async def payment_failed(
 ) -> Subscription:
     """Tell a subscription that an attempt to collect one of its invoices failed; each `attempt_id` counts once.
 
-    It is past due until the invoice is paid; when patience ends it is suspended or ends, as was agreed.
+    It is past due until the invoice is paid; when patience ends it is suspended or ends, as was agreed. Its
+    organisation is told (`payment.failed`) when to try again: nothing here charges by itself.
     """
     wish = Wish(
         {"ask": "payment_failed", "invoice_id": invoice_id},
@@ -173,6 +176,8 @@ async def _happen(
         for number, event in enumerate(wish.decide(state, clock.now())):
             happened.append((event, actor, wish if number == 0 else None))
             state = after(state, event)
+            if event.kind == "payment_failed":
+                await publish(session, [failed_news(state, event.invoice_id or "")])
     if happened:
         await _record(session, row, state, happened, (ids, clock))
     return state

@@ -8,14 +8,15 @@ from galerne.billing import QuoteAsk, book_script, find_plan_script, quote_scrip
 from galerne.identity import plan_of_script, resolve_key_script
 from galerne.kernel import Database, NotFound, Query, Script, Unauthenticated, open_reader
 from galerne.ledger import prepaid_accounts_script
-from galerne.metering import rules_script
+from galerne.metering import LimitSubject, rules_script
 from galerne.models import find_model_script
 from tests.identity.tenants import NOW
 
+SUBJECT = LimitSubject(key_id="key", workspace_id="workspace", organisation_id="organisation", plan="free")
 READS: dict[str, Callable[[], Script[object]]] = {
     "key": lambda: resolve_key_script("gal_nobodys", NOW),
     "model": lambda: find_model_script("brise"),
-    "rules": lambda: rules_script("key", "workspace", "organisation", "free"),
+    "rules": lambda: rules_script(SUBJECT, "brise"),
     "plan": lambda: find_plan_script("free"),
     "plan of": lambda: plan_of_script("organisation"),
     "prepaid accounts": lambda: prepaid_accounts_script("organisation"),

@@ -51,6 +51,10 @@ class Bank:
     admin: Actor
     workspace_admin: Actor
 
+    @property
+    def subject(self) -> LimitSubject:
+        return LimitSubject(key_id=self.key, workspace_id=self.workspace, organisation_id=self.id, plan="team")
+
 
 @pytest.fixture
 async def bank(database: Database, ids: Ids) -> Bank:
@@ -83,10 +87,12 @@ async def test_rules_of_a_key_and_all_above_it_are_read_at_once(database: Databa
             tokens("organisation", bank.id),
         ):
             await set_limit(session, bank.admin, limit, bank.clock)
-        for limit in (tokens("plan", "team"), tokens("plan", "free"), tokens("model", "brise")):
+        for limit in (tokens("plan", "team"), tokens("plan", "free"), tokens("model", "brise"), tokens("model", "m")):
             await set_operator_limit(session, SYSTEM, limit, bank.clock)
-        found = await run_in_session(session, rules_script(bank.key, bank.workspace, bank.id, "team"))
-        without_workspace = await run_in_session(session, rules_script("other", None, bank.id, "team"))
+        found = await run_in_session(session, rules_script(bank.subject, "brise"))
+        without_workspace = await run_in_session(
+            session, rules_script(replace(bank.subject, key_id="other", workspace_id=None), "brise")
+        )
     assert {(rule.scope, rule.scope_id) for rule in found} == {
         ("key", bank.key),
         ("workspace", bank.workspace),
@@ -95,8 +101,7 @@ async def test_rules_of_a_key_and_all_above_it_are_read_at_once(database: Databa
         ("model", "brise"),
     }
     assert {rule.scope for rule in without_workspace} == {"organisation", "plan", "model"}
-    subject = LimitSubject(key_id=bank.key, workspace_id=bank.workspace, organisation_id=bank.id, plan="team")
-    assert len(pool_specs(found, subject, "brise", (1, 1))) == 7
+    assert len(pool_specs(found, bank.subject, "brise", (1, 1))) == 7
 
 
 async def test_a_limit_set_again_is_the_same_one_with_another_amount(database: Database, bank: Bank) -> None:
@@ -136,7 +141,7 @@ async def test_nobody_removes_a_limit_set_above_them(database: Database, bank: B
                 await remove_limit(session, actor, rule.id, bank.clock)
         assert await remove_limit(session, bank.admin, workspaces.id, bank.clock) == workspaces
         assert await remove_operator_limit(session, SYSTEM, operators.id, bank.clock) == operators
-        assert await run_in_session(session, rules_script(bank.key, bank.workspace, bank.id, "team")) == (admins,)
+        assert await run_in_session(session, rules_script(bank.subject, "brise")) == (admins,)
 
 
 @pytest.mark.parametrize("scope", ["plan", "model"])
@@ -164,9 +169,8 @@ async def test_a_list_shows_what_bears_on_the_reader_and_how_much_is_used(databa
         plan = await set_operator_limit(session, SYSTEM, tokens("plan", "team"), bank.clock)
         await set_operator_limit(session, SYSTEM, tokens("plan", "free"), bank.clock)
         await set_operator_limit(session, SYSTEM, tokens("model", "brise"), bank.clock)
-        subject = LimitSubject(key_id=bank.key, workspace_id=bank.workspace, organisation_id=bank.id, plan="team")
-        rules = await run_in_session(session, rules_script(bank.key, bank.workspace, bank.id, "team"))
-        for spec in pool_specs(rules, subject, "brise", (1, 1)):
+        rules = await run_in_session(session, rules_script(bank.subject, "brise"))
+        for spec in pool_specs(rules, bank.subject, "brise", (1, 1)):
             await run_in_session(session, take_script(take(spec, 1 if spec.window == "minute" else 30), NOON_MS))
         seen = {(use.rule.scope, use.rule.scope_id): use for use in await list_limits(session, bank.admin, NOON)}
         bound = await list_limits(session, bank.workspace_admin, NOON)

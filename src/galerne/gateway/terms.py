@@ -81,7 +81,7 @@ def _terms_script(grant: KeyGrant, model: Model, defaults: tuple[int, int], now:
         requests_per_minute=grant.requests_per_minute,
         tokens_per_minute=grant.tokens_per_minute,
     )
-    rules = yield from rules_script(grant.key_id, actor.workspace_id, actor.organisation_id, grant.plan)
+    rules = yield from rules_script(subject, model.id)
     plan = yield from _plan_script(grant.plan)
     rates, accounts, prices = yield from _price_script(grant, model, now)
     pools = pool_specs(rules, subject, model.id, defaults)

@@ -14,7 +14,7 @@ from galerne.journal import Entry, append
 from galerne.kernel import BadRequest, Clock, Forbidden, NotFound, Query, Script, run_in_session, utc_time
 from galerne.metering.limit_tables import LimitPoolRow, LimitRuleRow
 from galerne.metering.limit_windows import Window
-from galerne.metering.limits import LimitRule, NewLimit, PoolSpec, check_rule, rule_id
+from galerne.metering.limits import LimitRule, LimitSubject, NewLimit, PoolSpec, check_rule, rule_id
 from galerne.metering.pool_laws import EMPTY, PoolState, left, resets_at_ms, rolled, used
 from galerne.metering.pools import forget_pools_script
 
@@ -28,7 +28,8 @@ _COLUMNS = (*_SAME_NAMES, "window")
 _RULES_FOR = f"""
 SELECT {", ".join(_SAME_NAMES)}, window_name FROM limit_rules
 WHERE scope = 'key' AND scope_id = :key OR scope = 'workspace' AND scope_id = :workspace
-  OR scope = 'organisation' AND scope_id = :organisation OR scope = 'plan' AND scope_id = :plan OR scope = 'model'
+  OR scope = 'organisation' AND scope_id = :organisation OR scope = 'plan' AND scope_id = :plan
+  OR scope = 'model' AND scope_id = :model
 ORDER BY scope, scope_id, quantity, window_name, id"""  # noqa: S608  # names of ours
 _SET = """
 INSERT INTO limit_rules
@@ -52,11 +53,15 @@ class LimitUse:
     resets_at: datetime | None
 
 
-def rules_script(
-    key_id: str, workspace_id: str | None, organisation_id: str, plan: str
-) -> Script[tuple[LimitRule, ...]]:
-    """Every rule that a request of this key may meet, those of all models among them, in one query."""
-    whose = {"key": key_id, "workspace": workspace_id, "organisation": organisation_id, "plan": plan}
+def rules_script(subject: LimitSubject, model_id: str) -> Script[tuple[LimitRule, ...]]:
+    """Every rule that a request of `subject` for a model may meet, in one query."""
+    whose = {
+        "key": subject.key_id,
+        "workspace": subject.workspace_id,
+        "organisation": subject.organisation_id,
+        "plan": subject.plan,
+        "model": model_id,
+    }
     rows = yield Query(_RULES_FOR, whose)
     return tuple(map(_read_rule, rows))
 

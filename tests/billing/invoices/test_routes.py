@@ -128,6 +128,29 @@ async def test_others_are_answered_while_an_invoice_is_checked(house: House, mon
     assert (final.json()["state"], final.json()["number"]) == ("final", again.json()["number"])
 
 
+async def test_others_are_answered_while_pdfs_are_set(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    customer = await house.customer("mine")
+    await house.use(customer, (MILLION, 0, MILLION))
+    await house.close()
+    (invoice,) = await house.invoices(customer)
+    loop, begun, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def slow(*_document: object) -> bytes:
+        loop.call_soon_threadsafe(begun.set)
+        assert go_on.wait(8), "nobody could be answered meanwhile"
+        return b"%PDF-"
+
+    monkeypatch.setattr(routes, "to_pdf", slow)
+    server = Server(invoices_router, house.database, house.clock, admin(customer))
+    many = 6  # one more than there are connections
+    setting = [asyncio.create_task(server.client.get(f"/v1/invoices/{invoice.id}.pdf")) for _ in range(many)]
+    await begun.wait()
+    await asyncio.sleep(0.1)  # the others begin too
+    assert [each["id"] for each in (await server.get("/v1/invoices"))["data"]] == [invoice.id]
+    go_on.set()
+    assert [(await task).status_code for task in setting] == [200] * many
+
+
 @pytest.mark.timeout(60)  # the process that validates starts, and PDFs are set
 def test_a_draft_is_finalised_by_the_real_rules_and_written_as_pdf_and_xml(run: Run, tmp_path: Path) -> None:
     issuer, profile = tmp_path / "issuer.json", tmp_path / "profile.json"

@@ -30,7 +30,7 @@ from galerne.governance import ROLE_PERMISSIONS, Actor, Role
 from galerne.identity import find_organisation
 from galerne.kernel import BadRequest, Conflict, Database, Forbidden, NotFound, run_in_session
 from galerne.kernel.outbox import News, take_news, waiting_news
-from galerne.metering import NewLimit, rules_script, set_operator_limit
+from galerne.metering import LimitSubject, NewLimit, rules_script, set_operator_limit
 from galerne.notices import TOPICS
 from tests.identity.tenants import NOW, Tenants, two_tenants
 
@@ -55,7 +55,8 @@ async def want(tenants: Tenants, what: Any, **asked: Any) -> Subscription:
 async def windows(tenants: Tenants) -> dict[str, int]:
     organisation_id = tenants.stranger.organisation_id
     async with tenants.database.reading() as session:
-        found = await run_in_session(session, rules_script("key", None, organisation_id, "none"))
+        subject = LimitSubject(key_id="key", workspace_id=None, organisation_id=organisation_id, plan="none")
+        found = await run_in_session(session, rules_script(subject, "model"))
     return {rule.window: rule.amount for rule in found}
 
 

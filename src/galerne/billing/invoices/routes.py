@@ -1,9 +1,9 @@
 """HTTP for invoices: an organisation reads its own, as data, PDF and XML; the operator makes and corrects them."""
 
 import asyncio
-from typing import Annotated, cast
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 
 from galerne.billing.documents.cii import to_cii
 from galerne.billing.documents.pdf import to_pdf
@@ -31,8 +31,7 @@ from galerne.billing.invoices.schemas import (
 from galerne.billing.prices.decimals import nano_of
 from galerne.governance import Actor, Permission
 from galerne.governance.access import requires
-from galerne.kernel import Database
-from galerne.kernel.web import Reading, RequestClock, RequestIds, Text, Transaction
+from galerne.kernel.web import Reading, RequestClock, RequestDatabase, RequestIds, Text, Transaction
 
 router = APIRouter(tags=["Invoices"])
 
@@ -50,9 +49,10 @@ async def list_invoices(actor: BillingReader, session: Reading, after: Text = ""
 
 
 @router.get("/v1/invoices/{invoice_id}.pdf", response_class=Response)
-async def invoice_pdf(invoice_id: Text, actor: BillingReader, session: Reading) -> Response:
+async def invoice_pdf(invoice_id: Text, actor: BillingReader, database: RequestDatabase) -> Response:
     """The invoice as PDF/A-3 with its EN 16931 XML inside, the same bytes every time."""
-    frozen = await records.frozen_document(session, actor, invoice_id)
+    async with database.reading() as session:
+        frozen = await records.frozen_document(session, actor, invoice_id)
     pdf = await asyncio.to_thread(to_pdf, frozen.document, frozen.language)
     name = f'attachment; filename="{frozen.document.draft.number}.pdf"'
     return Response(pdf, media_type="application/pdf", headers={"content-disposition": name})
@@ -75,9 +75,8 @@ async def read_invoice(invoice_id: Text, actor: BillingReader, session: Reading)
 
 
 @router.post("/v1/admin/invoices/{invoice_id}/finalise")
-async def finalise(invoice_id: Text, actor: Operator, request: Request, clock: RequestClock) -> InvoiceOut:
+async def finalise(invoice_id: Text, actor: Operator, database: RequestDatabase, clock: RequestClock) -> InvoiceOut:
     """Check a draft by EN 16931's rules, and Germany's where they apply, and make it final."""
-    database = cast(Database, request.app.state.database)
     final = await finalise_checked(database, actor, invoice_id, check_once, clock)
     return InvoiceOut.model_validate(invoice_fields(final))
 

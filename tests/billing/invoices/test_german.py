@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from galerne.billing.documents.cii_names import XRECHNUNG
@@ -20,6 +21,7 @@ from galerne.billing.invoices import (
     set_issuer,
     thaw,
 )
+from galerne.billing.proof.statement import Frozen
 from galerne.billing.rating.service import rate_batch
 from galerne.governance import SYSTEM
 from galerne.kernel import Unprocessable
@@ -92,6 +94,18 @@ async def test_once_all_is_set_it_is_issued_as_an_xrechnung_and_so_is_its_credit
     async with house.database.reading() as session:
         frozen = await frozen_document(session, SYSTEM, invoice.id)
     assert frozen.flavour == "xrechnung"
+    assert thaw(frozen.text()) == frozen
+    assert msgspec.json.decode(frozen.text(), type=Frozen).flavour == "xrechnung"
+
+
+async def test_other_invoices_say_nothing_of_a_flavour_so_that_old_verifiers_read_them(house: House) -> None:
+    customer = await house.customer("other")
+    await house.use(customer, (1_000_000, 0, 0))
+    await house.close()
+    (invoice,) = await house.invoices(customer)
+    async with house.database.reading() as session:
+        frozen = await frozen_document(session, SYSTEM, invoice.id)
+    assert "flavour" not in frozen.text()
     assert thaw(frozen.text()) == frozen
 
 

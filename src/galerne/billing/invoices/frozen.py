@@ -36,6 +36,7 @@ from galerne.kernel import invariant
 
 _PRICE_DIGITS = Decimal("1e-12")
 _VERSION = 1
+_USUAL: Flavour = "factur-x"
 _encoder = msgspec.json.Encoder(order="sorted", decimal_format="string")
 
 
@@ -53,12 +54,17 @@ class FrozenDocument:
     document: Document
     usage_root: str
     usage_size: int
-    flavour: Flavour = "factur-x"
+    flavour: Flavour = _USUAL
     version: int = _VERSION
 
     def text(self) -> str:
-        """Canonical JSON."""
-        return _encoder.encode(self).decode()
+        """Canonical JSON; a flavour stands in it only where it is not the usual one, so that old verifiers read it."""
+        raw = _encoder.encode(self)
+        if self.flavour == _USUAL:
+            fields: dict[str, Any] = msgspec.json.decode(raw)
+            del fields["flavour"]
+            raw = _encoder.encode(fields)
+        return raw.decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

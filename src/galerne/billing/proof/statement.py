@@ -32,6 +32,7 @@ class Frozen(Struct, frozen=True, forbid_unknown_fields=True):
     usage_root: str
     usage_size: int
     version: int
+    flavour: str = "factur-x"
 
     @property
     def is_empty(self) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import hmac
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -31,7 +31,7 @@ class Receiver:
 
     port: int = 0
     status: int = 204
-    then: Callable[[], None] = lambda: None
+    then: Callable[[], Awaitable[object] | None] = lambda: None
     received: list[Received] = field(default_factory=list[Received])
 
     @property
@@ -44,7 +44,9 @@ class Receiver:
         original = {line.split(": ", 1)[0].lower(): line.split(": ", 1)[1] for line in lines if line}
         body = await reader.readexactly(int(headers["content-length"]))
         self.received.append(Received(first.split(" ")[1], original, body))
-        self.then()
+        waited_for = self.then()
+        if waited_for is not None:
+            await waited_for
         writer.write(f"HTTP/1.1 {self.status} x\r\ncontent-length: 0\r\nlocation: http://127.0.0.1/\r\n\r\n".encode())
         await writer.drain()
         writer.close()

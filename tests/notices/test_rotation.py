@@ -39,14 +39,23 @@ async def rotate(told: Told, overlap: timedelta = DAY, actor: Actor | None = Non
     return secret
 
 
-async def sent(told: Told) -> Received:
-    house, count = told.house, len(told.receiver.received)
-    at = house.clock.current
-    news = News(id=house.ids.new(), topic="budget.reached", whose=told.customer, body={"percent": 50}, at=at)
+async def happened(told: Told, times: int) -> None:
+    house = told.house
     async with house.database.transaction() as session:
-        await hear(session, news)
-    (state,) = await Worker(house.database, house.clock, told.settings).run_now(["webhooks"])
+        for _ in range(times):
+            at, body = house.clock.current, {"percent": 50}
+            await hear(session, News(id=house.ids.new(), topic="budget.reached", whose=told.customer, body=body, at=at))
+
+
+async def deliver(told: Told) -> None:
+    (state,) = await Worker(told.house.database, told.house.clock, told.settings).run_now(["webhooks"])
     assert state.problem is None
+
+
+async def sent(told: Told) -> Received:
+    count = len(told.receiver.received)
+    await happened(told, 1)
+    await deliver(told)
     assert len(told.receiver.received) == count + 1
     return told.receiver.received[-1]
 
@@ -79,6 +88,31 @@ async def test_without_overlap_only_the_new_one_signs_at_once(told: Told) -> Non
     assert got.is_signed_with(second)
     assert not got.is_signed_with(second, first)
     assert await old_secrets(told) == 0
+
+
+async def test_in_the_middle_of_a_round_the_new_secret_counts_too(told: Told) -> None:
+    await happened(told, 3)
+    news: list[str] = []
+
+    async def rotated() -> None:
+        news.append(await rotate(told, timedelta(0)))
+
+    told.receiver.then = rotated
+    await deliver(told)
+    signers = zip(told.receiver.received, [told.secret, *news], strict=False)
+    assert [got.is_signed_with(secret) for got, secret in signers] == [True] * 3
+
+
+async def test_in_the_middle_of_a_round_an_endpoint_that_is_removed_is_told_no_more(told: Told) -> None:
+    await happened(told, 3)
+
+    async def removed() -> None:
+        async with told.house.database.transaction() as session:
+            await remove_endpoint(session, told.actor, told.endpoint_id, told.house.clock)
+
+    told.receiver.then = removed
+    await deliver(told)
+    assert len(told.receiver.received) == 1
 
 
 async def test_rotated_again_whatever_signed_signs_on_but_none_for_longer_than_was_said_last(told: Told) -> None:

@@ -53,8 +53,13 @@ class Sender:
     async def _in_turn(self, due: Sequence[DueDelivery], room: asyncio.Semaphore) -> list[Delivery]:
         done: list[Delivery] = []
         async with room:
-            for each in due:
-                began_s = monotonic()
+            for listed in due:
+                # A round may take minutes: meanwhile a secret is changed, an endpoint removed, another sends as well.
+                async with self.database.reading() as session:
+                    standing = await due_deliveries(session, self.clock.now(), only=listed.delivery)
+                if not standing:
+                    continue
+                (each,), began_s = standing, monotonic()
                 outcome = await self._attempt(each)
                 async with self.database.transaction() as session:
                     stands = await note_attempt(session, each.delivery, outcome, self.clock.now())

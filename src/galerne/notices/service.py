@@ -136,11 +136,15 @@ async def hear(session: AsyncSession, news: News) -> None:
     await session.flush()
 
 
-async def due_deliveries(session: AsyncSession, now: datetime, limit: int = 500) -> list[DueDelivery]:
-    """What is to be tried by now, the longest due first."""
+async def due_deliveries(
+    session: AsyncSession, now: datetime, limit: int = 500, only: Delivery | None = None
+) -> list[DueDelivery]:
+    """What is to be tried by now, the longest due first; of `only` one delivery, whether it still is."""
     row, endpoint = DeliveryRow, EndpointRow
     query = select(row, endpoint.url, endpoint.sealed).join(endpoint, endpoint.id == row.endpoint_id)
     query = query.where(row.state == "waiting", row.next_at <= now).order_by(row.next_at, row.news_id).limit(limit)
+    if only is not None:
+        query = query.where(row.news_id == only.news_id, row.endpoint_id == only.endpoint_id)
     due = (await session.execute(query)).all()
     older = await _older_secrets(session, {found.endpoint_id for found, _, _ in due}, now)
     return [

@@ -5,8 +5,11 @@ import base64
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from sqlalchemy.dialects.sqlite import dialect
+from sqlalchemy.ext.asyncio import AsyncSession
 from typer.testing import CliRunner
 
 from galerne.apps.commands.credits import app
@@ -24,7 +27,7 @@ from galerne.ledger import (
 )
 from galerne.ledger.routes import router
 from tests.journal.serving import Server
-from tests.ledger.ledgers import CASH, NOON, PREPAID, REVENUE, fund, posting, run, settlement, wish
+from tests.ledger.ledgers import CASH, NOON, PREPAID, REVENUE, fund, posting, read, run, settlement, wish
 
 READER = Actor(ActorKind.API_KEY, "key-1", "org-1", None, frozenset({Permission.BILLING_READ}))
 PATH = f"/v1/admin/balance/{PREPAID.id}/statement"
@@ -77,6 +80,28 @@ async def test_what_comes_between_two_pages_changes_nothing_on_the_older_one(dat
     await run(database, post_script(posting(50, "later")))
     assert [line.balance_nano for line in (await page_of(database, 2, first.next_page)).lines] == [97, 99]
     assert (await page_of(database, 1)).lines[0].balance_nano == 137
+
+
+async def test_each_side_of_a_page_walks_its_own_index_and_never_the_whole_ledger(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not database.is_sqlite:
+        pytest.skip("PostgreSQL plans by what lies in the table")
+    await moved(database)
+    statements: list[Any] = []
+    execute = AsyncSession.execute
+
+    async def noting(session: AsyncSession, statement: Any) -> Any:
+        statements.append(statement)
+        return await execute(session, statement)
+
+    monkeypatch.setattr(AsyncSession, "execute", noting)
+    await page_of(database, 2, (await page_of(database, 2)).next_page)
+    monkeypatch.undo()
+    written = statements[-1].compile(dialect=dialect(), compile_kwargs={"literal_binds": True})
+    plan = str(await read(database, "EXPLAIN QUERY PLAN " + str(written).replace(":", r"\:")))
+    for side in ("debit", "credit"):
+        assert f"USING INDEX ix_ledger_transfers_{side}_account_id_seq ({side}_account_id=? AND seq<?)" in plan
 
 
 def address(text: str) -> str:

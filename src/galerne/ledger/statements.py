@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Select, literal, literal_column, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, literal, literal_column, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
@@ -19,7 +19,7 @@ from galerne.ledger.chart import LARGEST_NANO, AccountKind, TransferKind
 from galerne.ledger.tables import AccountRow, TransferRow
 
 # As text, for SQLite uses a partial index only where it can read the condition.
-_POSTED = literal_column(f"kind = '{TransferKind.POST}'", Boolean)
+_POSTED = TransferRow.kind == literal_column(f"'{TransferKind.POST}'")
 _MOVED = TransferRow.kind.in_([str(TransferKind.POST), str(TransferKind.SETTLE)])
 _OTHER = aliased(AccountRow)
 

@@ -35,6 +35,7 @@ _NAMES = {
 # recursive_triggers: without it INSERT OR REPLACE would slip past the triggers that keep rows append-only.
 # cache_size: KiB of pages that each connection keeps; the system keeps the file's pages too, for all of them together.
 _PAGES = "cache_size=-1024"
+_PATIENCE_S = 10.0  # for a connection of the pool; then 503
 DURABLE = (
     *("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON", "busy_timeout=10000"),
     _PAGES,
@@ -159,9 +160,14 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
     # hide_parameters: what users wrote must not reach a log through the text of a database error.
     # max_overflow: a connection more is a thread and a megabyte, or a server process, made for one transaction; whoever
     # comes beyond the pool is served sooner by waiting. LIFO: the caches of the last one used are warm.
-    pre_ping = url.get_backend_name() != "sqlite"
     return create_async_engine(
-        url, hide_parameters=True, pool_size=pool_size, max_overflow=0, pool_use_lifo=True, pool_pre_ping=pre_ping
+        url,
+        hide_parameters=True,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=_PATIENCE_S,
+        pool_use_lifo=True,
+        pool_pre_ping=url.get_backend_name() != "sqlite",
     )
 
 

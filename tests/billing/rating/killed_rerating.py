@@ -1,15 +1,6 @@
-"""Re-rates in processes that are killed: reads `ADDRESS DIGEST NUMBER` lines, and before the commit of that number the
-process kills itself as `kill -9` does. Answers how each one ended.
-"""
+"""Re-rates in processes that are killed: reads `ADDRESS DIGEST NUMBER` lines, as `dying.serve` says."""
 
-import asyncio
-import os
-import signal
-import sys
 from datetime import timedelta
-from typing import Any
-
-from sqlalchemy import Engine, event
 
 from galerne.billing import (
     Match,
@@ -23,6 +14,7 @@ from galerne.billing import (
 )
 from galerne.governance import SYSTEM
 from galerne.kernel import Database, Ids, ManualClock
+from tests.billing.dying import serve
 from tests.identity.tenants import NOW
 
 LATER = NOW + timedelta(days=1)
@@ -53,37 +45,5 @@ async def _apply(url: str, digest: str) -> None:
     await database.close()
 
 
-def _writes(connection: Any) -> bool:
-    if connection.dialect.name == "postgresql":
-        return not connection.get_execution_options().get("postgresql_readonly", False)
-    return not connection.exec_driver_sql("PRAGMA query_only").scalar()
-
-
-def _run(url: str, digest: str, last: int) -> None:
-    count = 0
-
-    def counted(connection: Any) -> None:
-        nonlocal count
-        if _writes(connection):
-            count += 1
-            if count == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    event.listen(Engine, "commit", counted)
-    asyncio.run(_apply(url, digest))
-
-
-def main() -> None:
-    for line in sys.stdin:
-        url, digest, last = line.split()
-        child = os.fork()
-        if child == 0:
-            _run(url, digest, int(last))
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
-        sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    main()
+    serve(_apply)

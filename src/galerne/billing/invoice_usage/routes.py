@@ -1,17 +1,17 @@
 """HTTP for what an invoice bills: its requests with their proofs, page by page, or all of it as one file to check."""
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from galerne.billing.invoice_usage.making import open_proof, proof_lines, requests_of
 from galerne.governance import Actor, Permission
 from galerne.governance.access import requires
-from galerne.kernel import Database, Forbidden
-from galerne.kernel.web import Reading, Text
+from galerne.kernel import Forbidden
+from galerne.kernel.web import Reading, RequestDatabase, Text
 
 router = APIRouter(prefix="/v1/invoices", tags=["Invoices"])
 
@@ -84,14 +84,13 @@ async def read_invoice_usage(
     query: Annotated[InvoiceUsageQuery, Query()],
     actor: BillingReader,
     session: Reading,
-    request: Request,
+    database: RequestDatabase,
 ) -> Any:
     """List the requests that an invoice bills, each with the proof of what was counted; or take all as one file."""
     if actor.workspace_id is not None:
         raise Forbidden("An invoice is the whole organisation's; this key is bound to one workspace.")
     opened = await open_proof(session, actor, invoice_id)
     if query.format == "proof":
-        database = cast(Database, request.app.state.database)
         name = f"{opened.invoice.number or invoice_id}.proof.json"
         headers = {"content-disposition": f'attachment; filename="{name}"'}
         return StreamingResponse(proof_lines(database, opened), media_type="application/json", headers=headers)
